@@ -1,0 +1,1 @@
+"""MQTT: our own device profile."""

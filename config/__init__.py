@@ -1,0 +1,1 @@
+"""Settings: typed models, loading, device profiles."""

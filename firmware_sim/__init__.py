@@ -1,0 +1,1 @@
+"""Devices that behave: physics, faults and scenarios; `servers` holds the sockets."""

@@ -1,0 +1,1 @@
+"""How facts travel between stages after they are committed."""

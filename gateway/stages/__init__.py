@@ -1,0 +1,1 @@
+"""The stages of the street; none imports another."""

@@ -1,0 +1,1 @@
+"""Tables, the journal, the market's state and readings."""

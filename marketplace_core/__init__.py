@@ -1,0 +1,1 @@
+"""What the market is: pure computation, without I/O, clock, asyncio or logging."""

@@ -1,0 +1,44 @@
+"""Imperatives: what somebody asks of the market. Each may be refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from marketplace_core.intervals import Interval
+from marketplace_core.units import Direction, Kw
+
+
+class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Use contracted flexibility: `kw` in the need's direction over `interval`."""
+
+    need_id: str
+    kw: Kw
+    interval: Interval
+
+
+class PublishNeed(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the market for flexibility on a feeder."""
+
+    feeder: str
+    direction: Direction
+    kw: Kw
+    window: Interval
+    price_cap: Decimal
+    currency: str
+    min_bid_kw: Kw = Kw(0.0)
+    baseline: str = "caiso_10_of_10"
+    allowed_baselines: tuple[str, ...] = ()
+
+
+class PlaceBid(msgspec.Struct, frozen=True, kw_only=True):
+    """Offer flexibility against a need."""
+
+    need_id: str
+    assets: tuple[str, ...]
+    kw: Kw
+    utilisation_price: Decimal
+    divisible: bool = True
+    min_kw: Kw = Kw(0.0)
+    baseline: str = ""

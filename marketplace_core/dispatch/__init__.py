@@ -1,0 +1,1 @@
+"""Orders, merit order, planning, setpoints and what devices can do."""

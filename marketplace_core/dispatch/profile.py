@@ -1,0 +1,57 @@
+"""What a device can do, whatever protocol it speaks.
+
+Bounds are absolute active power at the device's terminals, injection positive.
+A charger that draws up to 6.6 kW has `min_kw=-6.6, max_kw=0`.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from marketplace_core.units import Kw, Kwh
+
+
+class ControlKind(enum.Enum):
+    """What the device does with the number it is given."""
+
+    SETPOINT = "setpoint"
+    """It drives its power to the number."""
+    LIMIT = "limit"
+    """It keeps its consumption (or injection) from exceeding the number."""
+
+
+class LeaseKind(enum.Enum):
+    """How a device falls back when nobody speaks to it any more."""
+
+    REVERT_TIMER = "revert_timer"
+    """A timer in the device, written before the setpoint (SunSpec `WSetRvrtTms`)."""
+    TIME_TO_LIVE = "time_to_live"
+    """The command carries a relative time to live that the device itself counts down."""
+    EVENT_END = "event_end"
+    """The command is an event with a start and a duration (OpenADR)."""
+    WATCHDOG = "watchdog"
+    """The gateway returns the device to its fallback; lost when the gateway is lost."""
+    NONE = "none"
+    """Nothing: refused for unattended dispatch."""
+
+
+class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits, control and safety of one device. Every command is bounded by it."""
+
+    device_id: str
+    protocol: str
+    """`mqtt`, `modbus` or `openadr`."""
+    min_kw: Kw
+    max_kw: Kw
+    control: ControlKind = ControlKind.SETPOINT
+    lease: LeaseKind = LeaseKind.NONE
+    lease_s: float = 0.0
+    """Longest time in seconds (of device time) that one command may stand unrefreshed."""
+    fallback_kw: Kw | None = None
+    """Power the device returns to when its lease ends; None = its own autonomous behaviour."""
+    capacity_kwh: Kwh | None = None
+    """Usable energy of a storage device; None when it has none."""
+    telemetry_s: float = 60.0
+    """Expected seconds between two readings, in market time."""

@@ -1,0 +1,1 @@
+"""Needs, bids, clearing and contracts."""

@@ -1,0 +1,1 @@
+"""Organisations, assets and where they are."""

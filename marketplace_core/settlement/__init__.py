@@ -1,0 +1,1 @@
+"""Terms, statements and the double-entry ledger."""

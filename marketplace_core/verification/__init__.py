@@ -1,0 +1,1 @@
+"""Readings, baselines, delivered energy and its evidence."""
