@@ -108,6 +108,10 @@ class SettlementGrid(msgspec.Struct, frozen=True):
         local = at.astimezone(zone)
         return datetime(local.year, local.month, local.day, tzinfo=zone).astimezone(UTC)
 
+    def local_date(self, at: datetime) -> str:
+        """ISO date of the local day in which an instant lies."""
+        return at.astimezone(ZoneInfo(self.timezone)).date().isoformat()
+
     def days_before(self, at: datetime, days: int) -> datetime:
         """The same local wall time `days` local days earlier, in UTC."""
         zone = ZoneInfo(self.timezone)

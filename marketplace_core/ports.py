@@ -60,6 +60,23 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     fact: Fact
 
 
+class Subscription(Protocol):
+    """What one subscriber of the bus has not taken yet."""
+
+    async def take(self) -> list[Record] | None:
+        """Wait for records; None when the subscriber lagged and must read the journal."""
+
+
+class Bus(Protocol):
+    """Carries committed records to whoever subscribed; may lose them, but says so."""
+
+    def subscribe(self) -> Subscription:
+        """A subscription that sees everything published from now on."""
+
+    def publish(self, records: list[Record]) -> None:
+        """Offer committed records to every subscriber; never blocks."""
+
+
 class ReadingSink(Protocol):
     """Takes readings in from adapters."""
 

@@ -53,5 +53,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Power the device returns to when its lease ends; None = its own autonomous behaviour."""
     capacity_kwh: Kwh | None = None
     """Usable energy of a storage device; None when it has none."""
+    notice_s: float = 0.0
+    """Market seconds ahead of its start at which a setpoint is sent (OpenADR events)."""
     telemetry_s: float = 60.0
     """Expected seconds between two readings, in market time."""

@@ -1,0 +1,167 @@
+"""Typed settings: frozen, every limit explicit, unknown keys refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MarketSettings(Section):
+    """The market's clock and grid."""
+
+    timezone: str = "UTC"
+    settlement_minutes: Literal[5, 15, 30, 60] = 15
+    currency: str = "EUR"
+
+
+class TimeSettings(Section):
+    """Simulated time; leave out in production."""
+
+    market_epoch: datetime | None = None
+    wall_epoch: float | None = None
+    """Unix seconds at which market time was `market_epoch`."""
+    speed: float = Field(default=1.0, gt=0)
+
+
+class StoreSettings(Section):
+    """Where things are kept."""
+
+    database: str = "sqlite:///data/market.db"
+    readings: Path = Path("data/readings.db")
+    journal_shards: int = Field(default=8, ge=1, le=256)
+    roots: Path = Path("data/roots/roots.jsonl")
+    """Signed roots; put them on other storage than the database."""
+    signing_key: Path = Path("data/keys/journal.pem")
+    root_every_s: float = Field(default=1.0, gt=0)
+
+
+class ClientSettings(Section):
+    """One API client of an organisation."""
+
+    organisation: str
+    role: Literal["buyer", "seller", "operator"]
+    token_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the bearer token, in hex: the token itself stands nowhere."""
+
+
+class ApiSettings(Section):
+    """The HTTP API."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8443, ge=0, le=65535)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    clients: tuple[ClientSettings, ...] = ()
+
+
+class ProfileSettings(Section):
+    """What a device can do; kilowatts are injection-positive at its terminals."""
+
+    min_kw: float
+    max_kw: float
+    control: Literal["setpoint", "limit"] = "setpoint"
+    lease: Literal["revert_timer", "time_to_live", "event_end", "watchdog", "none"] = "none"
+    lease_s: float = Field(default=0.0, ge=0)
+    fallback_kw: float | None = None
+    capacity_kwh: float | None = None
+    notice_s: float = Field(default=0.0, ge=0)
+    telemetry_s: float = Field(default=60.0, gt=0)
+
+
+class ModbusDeviceSettings(Section):
+    """One Modbus TCP unit."""
+
+    device_id: str
+    host: str
+    port: int = 502
+    unit: int = Field(default=1, ge=0, le=247)
+    role: Literal["battery", "inverter", "meter"]
+    serial: str = ""
+    meter_sign: Literal[-1, 1] = 1
+    profile: ProfileSettings
+
+
+class ModbusSettings(Section):
+    """Modbus devices and how long to wait for them."""
+
+    timeout_s: float = Field(default=1.0, gt=0)
+    devices: tuple[ModbusDeviceSettings, ...] = ()
+
+
+class MqttDeviceSettings(Section):
+    """One MQTT device."""
+
+    device_id: str
+    organisation: str
+    profile: ProfileSettings
+
+
+class MqttSettings(Section):
+    """The broker and the devices behind it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8883
+    username: str = ""
+    password_file: Path | None = None
+    ca_certificate: Path | None = None
+    tls: bool = True
+    client_id: str = "flexway-gateway"
+    ack_timeout_s: float = Field(default=5.0, gt=0)
+    devices: tuple[MqttDeviceSettings, ...] = ()
+
+
+class OpenAdrVenSettings(Section):
+    """One VEN that may register."""
+
+    device_id: str
+    ven_name: str
+    fingerprint: str = ""
+    profile: ProfileSettings
+
+
+class OpenAdrSettings(Section):
+    """The VTN and its VENs."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8081, ge=0, le=65535)
+    vtn_id: str = "flexway"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    ca_certificate: Path | None = None
+    state: Path = Path("data/openadr.json")
+    poll_s: float = Field(default=10.0, gt=0)
+    answer_timeout_s: float = Field(default=30.0, gt=0)
+    vens: tuple[OpenAdrVenSettings, ...] = ()
+
+
+class ObserveSettings(Section):
+    """When settlement windows close; market seconds."""
+
+    grace_s: float = Field(default=120.0, ge=0)
+    late_for_s: float = Field(default=86_400.0, ge=0)
+
+
+class Settings(Section):
+    """Everything `flexway serve` needs to know."""
+
+    lab: bool = False
+    """Allow plain text on loopback: for demos and tests, never for a site."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    market: MarketSettings = MarketSettings()
+    time: TimeSettings = TimeSettings()
+    store: StoreSettings = StoreSettings()
+    api: ApiSettings = ApiSettings()
+    modbus: ModbusSettings = ModbusSettings()
+    mqtt: MqttSettings = MqttSettings()
+    openadr: OpenAdrSettings = OpenAdrSettings()
+    observe: ObserveSettings = ObserveSettings()

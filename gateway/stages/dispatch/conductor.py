@@ -1,0 +1,147 @@
+"""Sends setpoints when they are due, keeps their leases, ends them on time.
+
+A setpoint goes on the wire only after `SetpointsIssued` is committed. What a device
+did not take because it could not be reached is tried again while it is valid (nothing
+was written, so that is safe); what may have been written is read back, never repeated
+blindly; what was refused stays refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from gateway.stages.dispatch.driver import Driver
+from gateway.stages.dispatch.held import Held
+from gateway.store.setpoints import SetpointRow, SetpointState
+from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.dispatch.setpoint import Setpoint
+from marketplace_core.ports import Clock
+
+_IDLE_S: Final = 1.0
+"""Longest wall time between two looks at what is due."""
+_RETRIED: Final = (SetpointState.UNREACHABLE, SetpointState.UNCONFIRMED, SetpointState.ISSUED)
+_log = structlog.get_logger(__name__)
+
+
+class Conductor:
+    """Holds every open setpoint of this process and decides what is due."""
+
+    def __init__(self, driver: Driver, profiles: Mapping[str, DeviceProfile], clock: Clock) -> None:
+        self._driver = driver
+        self._profiles = profiles
+        self._clock = clock
+        self._held: dict[str, Held] = {}
+        self._wake = asyncio.Event()
+
+    def planned(self, setpoints: Iterable[Setpoint]) -> None:
+        """Take over setpoints that were just committed as planned."""
+        for setpoint in setpoints:
+            self._hold(setpoint, SetpointState.PLANNED)
+        self._wake.set()
+
+    def restore(self, rows: Iterable[SetpointRow]) -> None:
+        """Take over what was open when the process ended.
+
+        Everything that may have reached a device is read back before anything is issued.
+        """
+        for row in rows:
+            state = row.state
+            if state is SetpointState.APPLIED:
+                state = SetpointState.ISSUED  # in force? only the device knows
+            self._hold(row.setpoint, state)
+        self._wake.set()
+
+    def leases(self) -> dict[str, float]:
+        """Market seconds left on the lease of each device that holds a setpoint."""
+        now = self._clock.monotonic()
+        scale = self._clock.wall_seconds(1.0)
+        return {
+            held.setpoint.device_id: max(0.0, held.lease_ends - now) / scale
+            for held in self._held.values()
+            if held.state is SetpointState.APPLIED and held.refreshed
+        }
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._wake.clear()
+                self._step(tasks)
+                try:
+                    async with asyncio.timeout(self._nap()):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    def _hold(self, setpoint: Setpoint, state: SetpointState) -> None:
+        profile = self._profiles.get(setpoint.device_id)
+        if profile is None:
+            _log.error("device_unbound", device=setpoint.device_id, order_id=setpoint.order_id)
+            return
+        self._held.setdefault(setpoint.id, Held(setpoint, profile, state))
+
+    def _step(self, tasks: asyncio.TaskGroup) -> None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        for held in [held for held in self._held.values() if held.over(now)]:
+            self._start(tasks, [held], self._end)
+        due = [held for held in self._held.values() if held.due(now)]
+        if due:
+            self._start(tasks, due, self._driver.send)
+        for held in self._held.values():
+            if held.busy or held.retry_at > monotonic:
+                continue
+            if held.state is SetpointState.APPLIED and held.refreshed:
+                self._start(tasks, [held], self._driver.refresh)
+            elif held.state in _RETRIED:
+                self._start(tasks, [held], self._driver.resolve)
+
+    def _start(
+        self,
+        tasks: asyncio.TaskGroup,
+        group: list[Held],
+        work: Callable[[list[Held]], Awaitable[None]],
+    ) -> None:
+        for held in group:
+            held.busy = True
+        tasks.create_task(self._do(group, work))
+
+    async def _do(self, group: list[Held], work: Callable[[list[Held]], Awaitable[None]]) -> None:
+        try:
+            await work(group)
+        finally:
+            for held in group:
+                held.busy = False
+            self._wake.set()
+
+    async def _end(self, group: list[Held]) -> None:
+        for held in group:
+            successor = any(
+                other is not held
+                and other.setpoint.device_id == held.setpoint.device_id
+                and not other.over(self._clock.now())
+                and other.state is not SetpointState.PLANNED
+                for other in self._held.values()
+            )
+            await self._driver.end(held, release=not successor)
+            del self._held[held.setpoint.id]
+
+    def _nap(self) -> float:
+        now = self._clock.now()
+        waits = [_IDLE_S]
+        for held in self._held.values():
+            if held.busy:
+                continue
+            waits.append(self._wall(held.setpoint.valid_until - now))
+            if held.state is SetpointState.PLANNED:
+                waits.append(self._wall(held.send_at - now))
+            elif held.state in _RETRIED or held.refreshed:
+                waits.append(held.retry_at - self._clock.monotonic())
+        return max(0.005, min(waits))
+
+    def _wall(self, span: timedelta) -> float:
+        return self._clock.wall_seconds(span.total_seconds())

@@ -1,0 +1,75 @@
+"""Turning a plan into setpoints, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gateway.store.setpoints import add_setpoints
+from gateway.store.writer import Transaction
+from marketplace_core.dispatch.order import Allocation
+from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.dispatch.setpoint import Setpoint
+from marketplace_core.events import (
+    OrderFact,
+    OrderPlanned,
+    SetpointsApplied,
+    SetpointsIssued,
+    SetpointsRefused,
+    SetpointsUnconfirmed,
+    SetpointsUnreachable,
+)
+from marketplace_core.ports import Record
+
+CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderPlanned})
+EMITS: frozenset[type[OrderFact]] = frozenset(
+    {
+        SetpointsIssued,
+        SetpointsApplied,
+        SetpointsRefused,
+        SetpointsUnreachable,
+        SetpointsUnconfirmed,
+    }
+)
+
+
+class Dispatch:
+    """Writes down what will be asked of which device; nothing is sent from here."""
+
+    name = "dispatch"
+    consumes = CONSUMES
+    emits = EMITS
+
+    def __init__(
+        self,
+        *,
+        profiles: Mapping[str, DeviceProfile],
+        new_id: Callable[[str], str],
+        planned: Callable[[list[Setpoint]], None],
+    ) -> None:
+        """`planned` hears of setpoints once they are committed."""
+        self._profiles = profiles
+        self._new_id = new_id
+        self._planned = planned
+
+    def handle(self, record: Record, transaction: Transaction) -> None:
+        """Turn a plan into planned setpoints."""
+        fact = record.fact
+        if not isinstance(fact, OrderPlanned):
+            return
+        setpoints = [self._setpoint(fact, allocation) for allocation in fact.allocations]
+        add_setpoints(transaction.connection, setpoints)
+        transaction.after_commit.append(lambda: self._planned(setpoints))
+
+    def _setpoint(self, fact: OrderPlanned, allocation: Allocation) -> Setpoint:
+        profile = self._profiles[allocation.device_id]
+        length = fact.interval.duration.total_seconds()
+        return Setpoint(
+            id=self._new_id("spt"),
+            order_id=fact.order_id,
+            revision=fact.revision,
+            device_id=allocation.device_id,
+            power_kw=allocation.power_kw,
+            valid_from=fact.interval.start,
+            valid_until=fact.interval.end,
+            lease_s=min(profile.lease_s, length) if profile.lease_s > 0 else length,
+        )

@@ -1,0 +1,79 @@
+"""Intake: accept an order or refuse it, by the market's rules. Where the street begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from marketplace_core.dispatch.lifecycle import OrderState
+
+from gateway.store.market import add_order, need_by_id
+from gateway.store.writer import Transaction
+from marketplace_core.commands import SubmitOrder
+from marketplace_core.dispatch.order import Order
+from marketplace_core.errors import RejectedError
+from marketplace_core.events import OrderFact, OrderSubmitted
+from marketplace_core.intervals import SettlementGrid
+from marketplace_core.ports import Clock
+from marketplace_core.procurement.need import Need
+
+CONSUMES: frozenset[type[OrderFact]] = frozenset()
+EMITS: frozenset[type[OrderFact]] = frozenset({OrderSubmitted})
+
+
+class Intake:
+    """Turns `SubmitOrder` into the first fact of an order."""
+
+    name = "intake"
+    consumes = CONSUMES
+    emits = EMITS
+
+    def __init__(self, *, clock: Clock, grid: SettlementGrid, new_id: Callable[[str], str]) -> None:
+        self._clock = clock
+        self._grid = grid
+        self._new_id = new_id
+
+    def submit(self, transaction: Transaction, buyer: str, command: SubmitOrder) -> Order:
+        """Journal an order; RejectedError names the field and the rule that refuses it."""
+        need, state = need_by_id(transaction.connection, command.need_id)
+        self._check(need, state, buyer, command)
+        order = Order(
+            id=self._new_id("ord"),
+            buyer=buyer,
+            need_id=need.id,
+            feeder=need.feeder,
+            direction=need.direction,
+            kw=command.kw,
+            interval=command.interval,
+        )
+        add_order(transaction.connection, order, OrderState.SUBMITTED)
+        transaction.append(order.id, OrderSubmitted(order_id=order.id, order=order))
+        return order
+
+    def _check(self, need: Need, state: str, buyer: str, command: SubmitOrder) -> None:
+        span = command.interval
+        if need.buyer != buyer:
+            # The same words as for a need that does not exist: nobody learns of others' needs.
+            raise RejectedError(f"there is no need {need.id}", field="need_id", rule="known need")
+        if state != "awarded":
+            raise RejectedError(
+                f"need {need.id} is {state}", field="need_id",
+                rule="only a cleared need can be called", remedy="clear its auction first",
+            )  # fmt: skip
+        if command.kw <= 0:
+            raise RejectedError(f"{command.kw} kW", field="kw", rule="an order is above 0 kW")
+        if span.start < need.window.start or span.end > need.window.end:
+            raise RejectedError(
+                f"{span.start} .. {span.end} leaves the service window",
+                field="interval", rule="an order lies within its need's service window",
+                remedy=f"stay within {need.window.start} .. {need.window.end}",
+            )  # fmt: skip
+        if not (self._grid.is_aligned(span.start) and self._grid.is_aligned(span.end)):
+            raise RejectedError(
+                f"{span.start} .. {span.end} is off the settlement grid", field="interval",
+                rule=f"orders start and end on {self._grid.minutes} minute periods",
+            )  # fmt: skip
+        if span.start < self._clock.now():
+            raise RejectedError(
+                f"{span.start} is in the past", field="interval",
+                rule="an order starts in the future", remedy="start at the next period",
+            )  # fmt: skip

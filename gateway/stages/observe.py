@@ -1,0 +1,184 @@
+"""Observe: readings become closed settlement windows, each with its evidence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from marketplace_core.verification.windows import measure
+from sqlalchemy import Connection, Engine
+
+from gateway.store.delivery import (
+    WindowRow,
+    close_window,
+    open_windows,
+    windows_ending_after,
+    windows_open,
+)
+from gateway.store.facts import record_fact
+from gateway.store.market import assets_by_id, contract_by_id, order_by_id
+from gateway.store.readings import SqliteReadings
+from gateway.store.writer import Transaction, Writer
+from marketplace_core.events import OrderFact, OrderPlanned, WindowClosed
+from marketplace_core.intervals import SettlementGrid
+from marketplace_core.ports import Clock, Record
+from marketplace_core.units import Kw
+from marketplace_core.verification.reading import Reading
+
+CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderPlanned})
+EMITS: frozenset[type[OrderFact]] = frozenset({WindowClosed})
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """A window and the series it is measured by."""
+
+    row: WindowRow
+    series: tuple[str, ...]
+
+
+class Observe:
+    """Waits for a window's readings, closes it, and closes it again when late ones come."""
+
+    name = "observe"
+    consumes = CONSUMES
+    emits = EMITS
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        writer: Writer,
+        readings: SqliteReadings,
+        clock: Clock,
+        grid: SettlementGrid,
+        grace: timedelta,
+        late_for: timedelta,
+    ) -> None:
+        """`grace`: how long after its end a window waits; `late_for`: how long it may change."""
+        self._engine = engine
+        self._writer = writer
+        self._readings = readings
+        self._clock = clock
+        self._grid = grid
+        self._grace = grace
+        self._late_for = late_for
+        self._open: dict[tuple[str, str, datetime], Watched] = {}
+        self._closed: dict[tuple[str, str, datetime], Watched] = {}
+        self._late: set[tuple[str, str, datetime]] = set()
+        self._wake = asyncio.Event()
+
+    def handle(self, record: Record, transaction: Transaction) -> None:
+        """Expect readings for every settlement period of every call of a planned order."""
+        fact = record.fact
+        if not isinstance(fact, OrderPlanned):
+            return
+        row = order_by_id(transaction.connection, fact.order_id)
+        periods = list(self._grid.periods(fact.interval))
+        for call in row.calls:
+            open_windows(transaction.connection, fact.order_id, call.contract_id, periods, call.kw)
+        transaction.after_commit.append(self._reload)
+
+    def stored(self, readings: Sequence[Reading]) -> None:
+        """Hear of new readings: those that touch a closed window reopen the question."""
+        if not self._closed:
+            return
+        for reading in readings:
+            for key, watched in self._closed.items():
+                period = watched.row.period
+                meets = reading.start < period.end and reading.end > period.start
+                if meets and reading.series in watched.series:
+                    self._late.add(key)
+        if self._late:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Close windows until cancelled."""
+        self._reload()
+        while True:
+            self._wake.clear()
+            now = self._clock.now()
+            for key, watched in list(self._open.items()):
+                if watched.row.period.end + self._grace <= now:
+                    await self._close(key, watched, version=1)
+            for key in list(self._late):
+                self._late.discard(key)
+                await self._close_again(key)
+            self._forget(now)
+            await self._sleep(now)
+
+    async def _sleep(self, now: datetime) -> None:
+        ends = [watched.row.period.end for watched in self._open.values()]
+        nap = 1.0
+        if ends:
+            left = (min(ends) + self._grace - now).total_seconds()
+            nap = min(nap, max(0.0, self._clock.wall_seconds(left)))
+        try:
+            async with asyncio.timeout(nap + 0.005):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _close(
+        self, key: tuple[str, str, datetime], watched: Watched, *, version: int
+    ) -> None:
+        fact = await asyncio.to_thread(self._measure, watched, version)
+
+        def work(transaction: Transaction) -> None:
+            close_window(transaction.connection, fact)
+            record_fact(transaction, fact)
+
+        await self._writer.transact(work, emits=EMITS)
+        row = msgspec.structs.replace(watched.row, version=version, closed=fact)
+        self._open.pop(key, None)
+        self._closed[key] = msgspec.structs.replace(watched, row=row)
+
+    async def _close_again(self, key: tuple[str, str, datetime]) -> None:
+        watched = self._closed[key]
+        fact = await asyncio.to_thread(self._measure, watched, watched.row.version + 1)
+        before = watched.row.closed
+        if before is None or (before.measured_kw, before.coverage) == (
+            fact.measured_kw,
+            fact.coverage,
+        ):
+            return
+        await self._close(key, watched, version=fact.version)
+
+    def _measure(self, watched: Watched, version: int) -> WindowClosed:
+        period = watched.row.period
+        parts = [self._readings.between(s, period.start, period.end) for s in watched.series]
+        measured = measure([(p.start_s, p.seconds, p.power_kw) for p in parts], period)
+        return WindowClosed(
+            order_id=watched.row.order_id,
+            contract_id=watched.row.contract_id,
+            period=period,
+            version=version,
+            instructed_kw=Kw(watched.row.instructed_kw),
+            measured_kw=measured.mean_kw,
+            coverage=measured.coverage,
+            gaps=measured.gaps,
+            series=watched.series,
+        )
+
+    def _reload(self) -> None:
+        since = self._clock.now() - self._late_for
+        with self._engine.connect() as connection:
+            for row in windows_open(connection):
+                key = (row.order_id, row.contract_id, row.period.start)
+                self._open[key] = Watched(row, _meters(connection, row.contract_id))
+            for row in windows_ending_after(connection, since):
+                key = (row.order_id, row.contract_id, row.period.start)
+                self._closed[key] = Watched(row, _meters(connection, row.contract_id))
+        self._wake.set()
+
+    def _forget(self, now: datetime) -> None:
+        for key, watched in list(self._closed.items()):
+            if watched.row.period.end + self._late_for < now:
+                del self._closed[key]
+
+
+def _meters(connection: Connection, contract_id: str) -> tuple[str, ...]:
+    contract = contract_by_id(connection, contract_id)
+    assets = assets_by_id(connection, contract.assets)
+    return tuple(sorted(asset.meter for asset in assets.values()))

@@ -1,0 +1,43 @@
+"""Plan: contract kilowatts become each device's kilowatts."""
+
+from __future__ import annotations
+
+from marketplace_core.dispatch.planner import DeviceState, plan
+
+from gateway.live import LiveState
+from gateway.store.facts import record_fact
+from gateway.store.market import assets_by_id, contract_by_id, order_by_id
+from gateway.store.writer import Transaction
+from marketplace_core.events import OrderAwarded, OrderFact, OrderInfeasible, OrderPlanned
+from marketplace_core.ports import Record
+
+CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderAwarded})
+EMITS: frozenset[type[OrderFact]] = frozenset({OrderPlanned, OrderInfeasible})
+
+
+class Plan:
+    """Allocates each call over the devices of its contract's assets."""
+
+    name = "plan"
+    consumes = CONSUMES
+    emits = EMITS
+
+    def __init__(self, live: LiveState) -> None:
+        self._live = live
+
+    def handle(self, record: Record, transaction: Transaction) -> None:
+        """Turn calls into allocations, or say that nothing can be delivered."""
+        fact = record.fact
+        if not isinstance(fact, OrderAwarded):
+            return
+        order = order_by_id(transaction.connection, fact.order_id).order
+        fleet = {
+            call.contract_id: self._devices(transaction, call.contract_id) for call in fact.calls
+        }
+        record_fact(transaction, plan(order, fact.calls, fleet))
+
+    def _devices(self, transaction: Transaction, contract_id: str) -> list[DeviceState]:
+        contract = contract_by_id(transaction.connection, contract_id)
+        assets = assets_by_id(transaction.connection, contract.assets)
+        bound = (self._live.device(device) for asset in assets.values() for device in asset.devices)
+        return [device for device in bound if device is not None]

@@ -1,0 +1,118 @@
+"""Setpoints and where each one stands."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Sequence
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from gateway.store.engine import to_us
+from gateway.store.market import to_json
+from gateway.store.tables import setpoints
+from marketplace_core.dispatch.setpoint import (
+    Applied,
+    Refused,
+    Setpoint,
+    SetpointOutcome,
+    Unconfirmed,
+    Unreachable,
+)
+
+
+class SetpointState(enum.Enum):
+    """Life of a setpoint in the gateway."""
+
+    PLANNED = "planned"
+    """Decided, nothing sent."""
+    ISSUED = "issued"
+    """Journalled as about to be sent: from here on it may have reached the device."""
+    APPLIED = "applied"
+    """In force; its lease is refreshed."""
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    UNCONFIRMED = "unconfirmed"
+    RELEASED = "released"
+    """Its time is over and the device was returned to its fallback."""
+
+
+OPEN = (SetpointState.PLANNED, SetpointState.ISSUED, SetpointState.APPLIED)
+"""States in which something is still to be done."""
+
+
+class SetpointRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A setpoint, its state and its last outcome."""
+
+    setpoint: Setpoint
+    state: SetpointState
+    outcome: SetpointOutcome | None
+
+
+def add_setpoints(connection: Connection, planned: Sequence[Setpoint]) -> None:
+    """Keep planned setpoints."""
+    rows = [
+        {
+            "id": setpoint.id,
+            "order_id": setpoint.order_id,
+            "device_id": setpoint.device_id,
+            "state": SetpointState.PLANNED.value,
+            "valid_from_us": to_us(setpoint.valid_from),
+            "valid_until_us": to_us(setpoint.valid_until),
+            "document": to_json(setpoint),
+        }
+        for setpoint in planned
+    ]
+    if rows:
+        connection.execute(insert(setpoints), rows)
+
+
+def set_states(connection: Connection, ids: Collection[str], state: SetpointState) -> None:
+    """Move setpoints to a state."""
+    connection.execute(update(setpoints).where(setpoints.c.id.in_(ids)).values(state=state.value))
+
+
+def record_outcome(connection: Connection, outcome: SetpointOutcome) -> None:
+    """Keep the outcome of one setpoint and the state it means."""
+    values = {"state": state_of(outcome).value, "outcome": to_json(outcome)}
+    connection.execute(
+        update(setpoints).where(setpoints.c.id == outcome.setpoint_id).values(values)
+    )
+
+
+def state_of(outcome: SetpointOutcome) -> SetpointState:
+    """The state that an outcome puts a setpoint into."""
+    match outcome:
+        case Applied():
+            return SetpointState.APPLIED
+        case Refused():
+            return SetpointState.REFUSED
+        case Unreachable():
+            return SetpointState.UNREACHABLE
+        case Unconfirmed():
+            return SetpointState.UNCONFIRMED
+
+
+def setpoints_in(connection: Connection, states: Collection[SetpointState]) -> list[SetpointRow]:
+    """Setpoints in some states, in the order they become valid."""
+    query = (
+        select(setpoints)
+        .where(setpoints.c.state.in_([state.value for state in states]))
+        .order_by(setpoints.c.valid_from_us, setpoints.c.id)
+    )
+    return [_row(row.document, row.state, row.outcome) for row in connection.execute(query)]
+
+
+def setpoints_of(connection: Connection, order_id: str) -> list[SetpointRow]:
+    """Every setpoint of an order, by device."""
+    query = select(setpoints).where(setpoints.c.order_id == order_id)
+    rows = connection.execute(query.order_by(setpoints.c.device_id, setpoints.c.id))
+    return [_row(row.document, row.state, row.outcome) for row in rows]
+
+
+def _row(document: str, state: str, outcome: str | None) -> SetpointRow:
+    return SetpointRow(
+        setpoint=msgspec.json.decode(document, type=Setpoint),
+        state=SetpointState(state),
+        outcome=None if outcome is None else msgspec.json.decode(outcome, type=SetpointOutcome),
+    )

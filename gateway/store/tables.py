@@ -1,0 +1,178 @@
+"""The tables, the same in SQLite and PostgreSQL.
+
+Rows that mirror a core type keep it whole as JSON in `document`; columns beside
+it are what queries select on. Instants are integers: microseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+metadata: Final = MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(column_0_label)s"}
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("shard", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("stream", String(64), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("previous", LargeBinary(32), nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    PrimaryKeyConstraint("shard", "sequence"),
+    Index("ix_journal_stream", "stream"),
+)
+
+journal_heads = Table(
+    "journal_heads",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("stage", String(32), nullable=False),
+    Column("shard", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("stage", "shard"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("stage", String(32), nullable=False),
+    Column("shard", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+    PrimaryKeyConstraint("stage", "shard", "sequence"),
+)
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("organisation", String(64), nullable=False, index=True),
+    Column("feeder", String(64), nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+needs = Table(
+    "needs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("buyer", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("document", Text, nullable=False),
+    Column("clearing", Text),
+)
+
+bids = Table(
+    "bids",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("need_id", String(64), nullable=False, index=True),
+    Column("seller", String(64), nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+contracts = Table(
+    "contracts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("need_id", String(64), nullable=False, index=True),
+    Column("buyer", String(64), nullable=False),
+    Column("seller", String(64), nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("buyer", String(64), nullable=False),
+    Column("need_id", String(64), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("calls", Text),
+)
+
+setpoints = Table(
+    "setpoints",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("order_id", String(64), nullable=False, index=True),
+    Column("device_id", String(128), nullable=False, index=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("valid_from_us", BigInteger, nullable=False),
+    Column("valid_until_us", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("outcome", Text),
+)
+
+windows = Table(
+    "windows",
+    metadata,
+    Column("order_id", String(64), nullable=False),
+    Column("contract_id", String(64), nullable=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("instructed_kw", Text, nullable=False),
+    Column("closed", Text),
+    Column("delivery", Text),
+    PrimaryKeyConstraint("order_id", "contract_id", "start_us"),
+)
+
+statement_lines = Table(
+    "statement_lines",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("order_id", String(64), nullable=False, index=True),
+    Column("buyer", String(64), nullable=False),
+    Column("seller", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("transaction_id", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("order_id", String(64), nullable=False, index=True),
+    Column("document", Text, nullable=False),
+    PrimaryKeyConstraint("transaction_id", "number"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("organisation", String(64), nullable=False),
+    Column("key", String(128), nullable=False),
+    Column("request_hash", String(64), nullable=False),
+    Column("response", Text, nullable=False),
+    PrimaryKeyConstraint("organisation", "key"),
+)
