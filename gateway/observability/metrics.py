@@ -46,9 +46,9 @@ class Metrics:
             "flexway_lease_seconds_left_min", "Least market seconds left on any lease in force",
             registry=self.registry,
         )  # fmt: skip
-        self.order_to_wire = Histogram(
-            "flexway_order_to_setpoints_seconds",
-            "Wall seconds from an order's commit to its setpoints being handed to adapters",
+        self.lateness = Histogram(
+            "flexway_setpoint_lateness_seconds",
+            "Wall seconds from a setpoint being due to its being handed to its adapter",
             buckets=_LATENCY, registry=self.registry,
         )  # fmt: skip
         self._seed()

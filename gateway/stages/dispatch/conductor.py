@@ -83,7 +83,7 @@ class Conductor:
         if profile is None:
             _log.error("device_unbound", device=setpoint.device_id, order_id=setpoint.order_id)
             return
-        self._held.setdefault(setpoint.id, Held(setpoint, profile, state))
+        self._held.setdefault(setpoint.id, Held(setpoint, profile, state, self._clock.now()))
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()

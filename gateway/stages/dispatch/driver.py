@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -37,14 +37,12 @@ class Driver:
         journal: OutcomeJournal,
         clock: Clock,
         metrics: Metrics,
-        sent: Callable[[Sequence[Setpoint]], None],
     ) -> None:
-        """`adapters` by protocol; `sent` hears of setpoints as they are handed over."""
+        """`adapters` by protocol."""
         self._adapters = adapters
         self._journal = journal
         self._clock = clock
         self._metrics = metrics
-        self._sent = sent
 
     async def send(self, group: list[Held]) -> None:
         """Send setpoints for the first time: commit the intent, then all protocols at once."""
@@ -52,7 +50,7 @@ class Driver:
         await self._journal.issued(setpoints)
         for held in group:
             held.state = SetpointState.ISSUED
-        self._sent(setpoints)
+        self._measure_lateness(group)
         await self._issue(group)
 
     async def refresh(self, group: list[Held]) -> None:
@@ -152,6 +150,12 @@ class Driver:
 
     def _adapter(self, held: Held) -> DeviceAdapter:
         return self._adapters[held.profile.protocol]
+
+    def _measure_lateness(self, group: list[Held]) -> None:
+        now = self._clock.now()
+        for held in group:
+            late = (now - max(held.send_at, held.since)).total_seconds()
+            self._metrics.lateness.observe(max(0.0, self._clock.wall_seconds(late)))
 
     def _soon(self, held: Held) -> float:
         """When to try again: a tenth of the lease, but never more often than twice a second."""

@@ -20,6 +20,8 @@ class Held:
     setpoint: Setpoint
     profile: DeviceProfile
     state: SetpointState
+    since: datetime
+    """Market time at which it was taken over."""
     busy: bool = False
     """Something is being asked of the device for it now."""
     retry_at: float = 0.0

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `flexway`."""
+
+from gateway.cli import main
+
+main()

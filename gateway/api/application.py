@@ -1,0 +1,58 @@
+"""The ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api import routes_market, routes_operations, routes_orders
+from gateway.api.problems import install_problems, problem
+from gateway.api.services import Services
+
+
+def create_application(services: Services) -> FastAPI:
+    """Wire the routers; interactive pages are off (they would ask a foreign host for scripts)."""
+    app = FastAPI(title="Flexway", version="1", docs_url=None, redoc_url=None)
+    app.state.services = services
+    install_problems(app)
+    for module in (routes_operations, routes_market, routes_orders):
+        app.include_router(module.router)
+    app.add_middleware(BodyLimit, limit=services.max_body_bytes)
+    return app
+
+
+class BodyLimit:
+    """Refuses bodies above a limit, whatever they declare."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the body as it arrives."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                # An undeclared (chunked) body ran over: the caller gets a closed connection.
+                return {"type": "http.disconnect"}
+            return message
+
+        await self._app(scope, limited, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = problem(
+            413, "The body is too large", rule=f"at most {self._limit} bytes",
+            remedy="split the batch",
+        )  # fmt: skip
+        await response(scope, receive, send)

@@ -1,0 +1,133 @@
+"""Request bodies. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from marketplace_core.commands import PlaceBid, PublishNeed, SubmitOrder
+from marketplace_core.intervals import Interval
+from marketplace_core.registry.asset import Asset, MeasurementPoint
+from marketplace_core.units import Direction, Kw
+
+_Utc = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+_Name = Annotated[str, Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.:-]+$")]
+_Power = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+_Price = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=4)]
+
+
+class Body(BaseModel):
+    """Base of every request body."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SpanBody(Body):
+    """A half-open span of time; instants carry an offset."""
+
+    start: _Utc
+    end: _Utc
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> SpanBody:
+        if self.end <= self.start:
+            raise ValueError("end must be after start")
+        return self
+
+    def interval(self) -> Interval:
+        """As a core interval."""
+        return Interval(_utc(self.start), _utc(self.end))
+
+
+class AssetBody(Body):
+    """One asset to register."""
+
+    id: _Name
+    feeder: _Name
+    technology: _Name
+    devices: tuple[_Name, ...] = Field(min_length=1)
+    meter: _Name
+    measurement_point: Literal["site_net", "gross_load", "device"]
+    up_kw: float = Field(default=0.0, ge=0, le=1e6)
+    down_kw: float = Field(default=0.0, ge=0, le=1e6)
+
+    def asset(self, organisation: str) -> Asset:
+        """As the register's asset, owned by `organisation`."""
+        fields = self.model_dump(exclude={"measurement_point", "up_kw", "down_kw"})
+        return Asset(
+            organisation=organisation,
+            measurement_point=MeasurementPoint(self.measurement_point),
+            up_kw=Kw(self.up_kw),
+            down_kw=Kw(self.down_kw),
+            **fields,
+        )
+
+
+class NeedBody(Body):
+    """A need to publish."""
+
+    feeder: _Name
+    direction: Literal["UP", "DOWN"]
+    kw: _Power
+    window: SpanBody
+    price_cap: _Price
+    currency: str = Field(pattern="^[A-Z]{3}$")
+    min_bid_kw: float = Field(default=0.0, ge=0)
+    baseline: _Name = "caiso_10_of_10"
+    allowed_baselines: tuple[_Name, ...] = ()
+
+    def command(self) -> PublishNeed:
+        """As a command."""
+        return PublishNeed(
+            feeder=self.feeder,
+            direction=Direction(self.direction),
+            kw=Kw(self.kw),
+            window=self.window.interval(),
+            price_cap=self.price_cap,
+            currency=self.currency,
+            min_bid_kw=Kw(self.min_bid_kw),
+            baseline=self.baseline,
+            allowed_baselines=self.allowed_baselines,
+        )
+
+
+class BidBody(Body):
+    """A bid to place."""
+
+    assets: tuple[_Name, ...] = Field(min_length=1)
+    kw: _Power
+    utilisation_price: _Price
+    divisible: bool = True
+    min_kw: float = Field(default=0.0, ge=0)
+    baseline: str = ""
+
+    def command(self, need_id: str) -> PlaceBid:
+        """As a command."""
+        return PlaceBid(
+            need_id=need_id,
+            assets=self.assets,
+            kw=Kw(self.kw),
+            utilisation_price=self.utilisation_price,
+            divisible=self.divisible,
+            min_kw=Kw(self.min_kw),
+            baseline=self.baseline,
+        )
+
+
+class OrderBody(Body):
+    """An order to submit."""
+
+    need_id: _Name
+    kw: _Power
+    interval: SpanBody
+
+    def command(self) -> SubmitOrder:
+        """As a command."""
+        return SubmitOrder(need_id=self.need_id, kw=Kw(self.kw), interval=self.interval.interval())
+
+
+def _utc(at: datetime) -> datetime:
+    return at.astimezone(UTC)
