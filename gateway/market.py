@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from marketplace_core.procurement.clearing import clear, contracts_from, validate_bid
 
 from gateway.store.market import (
     add_assets,
@@ -29,7 +28,9 @@ from marketplace_core.events import (
     NeedPublished,
 )
 from marketplace_core.ports import Clock
+from marketplace_core.procurement.admission import validate_bid, validate_need
 from marketplace_core.procurement.bid import Bid
+from marketplace_core.procurement.clearing import clear, contracts_from
 from marketplace_core.procurement.contract import Contract
 from marketplace_core.procurement.need import Need
 from marketplace_core.registry.asset import Asset
@@ -52,7 +53,8 @@ class Market:
         return assets
 
     def publish(self, transaction: Transaction, buyer: str, command: PublishNeed) -> Need:
-        """Publish a need."""
+        """Publish a need; RejectedError names the rule it breaks."""
+        validate_need(command)
         need = Need(id=self._new_id("need"), buyer=buyer, **msgspec.structs.asdict(command))
         add_need(transaction.connection, need)
         transaction.append(need.id, NeedPublished(need=need))

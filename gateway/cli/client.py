@@ -1,0 +1,67 @@
+"""A client of Flexway's own API, for commands that drive a running service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from marketplace_core.errors import RequestError
+
+
+class Client:
+    """One organisation's view of the API. Raises RequestError with the problem's words."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60.0
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def register_assets(self, assets: Sequence[Mapping[str, Any]]) -> Any:
+        """Register or update assets."""
+        return self._call("PUT", "/v1/assets", json=list(assets))
+
+    def import_readings(self, csv_text: str) -> Any:
+        """Import meter history; the answer lists rows that were refused."""
+        headers = {"Content-Type": "text/csv"}
+        content = csv_text.encode()
+        return self._call("POST", "/v1/readings/import", content=content, headers=headers)
+
+    def publish_need(self, need: Mapping[str, Any]) -> Any:
+        """Publish a need."""
+        return self._call("POST", "/v1/needs", json=need)
+
+    def bid(self, need_id: str, bid: Mapping[str, Any]) -> Any:
+        """Bid on a need."""
+        return self._call("POST", f"/v1/needs/{need_id}/bids", json=bid)
+
+    def clear(self, need_id: str) -> Any:
+        """Clear a need's auction."""
+        return self._call("POST", f"/v1/needs/{need_id}/clear")
+
+    def contracts(self, need_id: str) -> Any:
+        """Contracts of a need that this organisation is a side of."""
+        return self._call("GET", f"/v1/needs/{need_id}/contracts")
+
+    def sign(self, contract_id: str) -> Any:
+        """Sign a contract."""
+        return self._call("POST", f"/v1/contracts/{contract_id}/sign")
+
+    def submit_order(self, order: Mapping[str, Any], *, key: str) -> Any:
+        """Submit an order; repeating it with the same key changes nothing."""
+        return self._call("POST", "/v1/orders", json=order, headers={"Idempotency-Key": key})
+
+    def get(self, path: str, **params: str) -> Any:
+        """Read any resource."""
+        return self._call("GET", path, params=params)
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._http.request(method, path, **arguments)
+        if response.is_success:
+            return response.json()
+        raise RequestError(f"{method} {path}: {response.status_code} {response.text}")

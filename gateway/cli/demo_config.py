@@ -1,0 +1,133 @@
+"""Settings of the demo's gateway, made from a scenario and the addresses of its devices."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from config.writing import to_toml
+
+Json = Mapping[str, Any]
+OPERATOR = "org_operator"
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The demo's simulated time."""
+
+    market_epoch: datetime
+    wall_epoch: float
+    speed: float
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the demo's servers listen; all on loopback."""
+
+    broker_port: int
+    vtn_port: int
+    modbus: Mapping[str, Json]
+    """Per device id: host, port and unit."""
+
+
+def make_tokens(scenario: Json) -> dict[str, str]:
+    """A fresh bearer token for every organisation of the scenario and the operator."""
+    sellers = [seller["id"] for seller in scenario["sellers"]]
+    names = [OPERATOR, scenario["need"]["buyer"], *sellers]
+    return {name: secrets.token_urlsafe(32) for name in names}
+
+
+def gateway_settings(
+    scenario: Json, tokens: Mapping[str, str], timeline: Timeline, where: Addresses
+) -> str:
+    """TOML of a lab gateway that drives the scenario's devices."""
+    market = scenario["market"]
+    return to_toml(
+        {
+            "lab": True,
+            "market": {
+                "timezone": market["timezone"],
+                "settlement_minutes": market["grid_minutes"],
+                "currency": market["currency"],
+            },
+            "time": {
+                "market_epoch": timeline.market_epoch.isoformat(),
+                "wall_epoch": timeline.wall_epoch,
+                "speed": timeline.speed,
+            },
+            "api": {"port": 0, "clients": _clients(scenario, tokens)},
+            "modbus": {"devices": _modbus(scenario, where)},
+            "mqtt": {"port": where.broker_port, "tls": False, "devices": _mqtt(scenario)},
+            "openadr": {"port": where.vtn_port, "poll_s": 0.5, "vens": _vens(scenario)},
+        }
+    )
+
+
+def write_settings(folder: Path, text: str) -> Path:
+    """Write the settings where `flexway serve` will read them."""
+    path = folder / "flexway.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _clients(scenario: Json, tokens: Mapping[str, str]) -> Sequence[Json]:
+    def role(name: str) -> str:
+        if name == OPERATOR:
+            return "operator"
+        return "buyer" if name == scenario["need"]["buyer"] else "seller"
+
+    return [
+        {
+            "organisation": name,
+            "role": role(name),
+            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
+        }
+        for name, token in tokens.items()
+    ]
+
+
+def _profiles(scenario: Json) -> dict[str, Json]:
+    left_out = {"device_id", "protocol"}
+    return {
+        profile["device_id"]: {k: v for k, v in profile.items() if k not in left_out}
+        for profile in scenario["profiles"]
+    }
+
+
+def _modbus(scenario: Json, where: Addresses) -> Sequence[Json]:
+    profiles = _profiles(scenario)
+    return [
+        {
+            "device_id": home[role],
+            **where.modbus[home[role]],
+            "role": role,
+            "profile": profiles.get(home[role], {"min_kw": -100.0, "max_kw": 100.0}),
+        }
+        for home in scenario["homes"]
+        for role in ("battery", "inverter", "meter")
+    ]
+
+
+def _mqtt(scenario: Json) -> Sequence[Json]:
+    profiles = _profiles(scenario)
+    return [
+        {
+            "device_id": charger["id"],
+            "organisation": charger["seller"],
+            "profile": profiles[charger["id"]],
+        }
+        for charger in scenario["chargers"]
+    ]
+
+
+def _vens(scenario: Json) -> Sequence[Json]:
+    profiles = _profiles(scenario)
+    return [
+        {"device_id": site["id"], "ven_name": site["ven_name"], "profile": profiles[site["id"]]}
+        for site in scenario["sites"]
+    ]
