@@ -39,6 +39,8 @@ _BID_SHARE = 0.8
 _SITE_SHARE = 0.3
 """Part of its usual load that a car park puts up for an hour."""
 _STEP_KW = 0.5
+_LEAST_KW = 0.05
+"""A station with less to give than this is no asset of the day."""
 
 
 def assets(
@@ -53,6 +55,7 @@ def assets(
     found += [
         _asset(market, one.id, one.seller, MeasurementPoint.DEVICE, one.flexible_kw)
         for one in chargers
+        if one.flexible_kw >= _LEAST_KW
     ]
     found += [
         _asset(
@@ -74,14 +77,18 @@ def sellers(registered: Sequence[Asset]) -> tuple[Seller, ...]:
 def profiles(
     homes: Sequence[Home], chargers: Sequence[Charger], sites: Sequence[CarPark]
 ) -> tuple[DeviceProfile, ...]:
-    """Limits and safety of every device that can be driven."""
+    """Limits and safety of every device that can be driven.
+
+    A station is offered only as far down as lets its car leave as full as it would have.
+    """
     found: list[DeviceProfile] = []
     for home in homes:
         found += [_battery_profile(home), _inverter_profile(home)]
     found += [
         DeviceProfile(
-            device_id=one.id, protocol="mqtt", min_kw=Kw(-one.rate_kw), max_kw=Kw(0.0),
-            control=ControlKind.LIMIT, lease=LeaseKind.TIME_TO_LIVE, lease_s=_LEASE_S,
+            device_id=one.id, protocol="mqtt", min_kw=Kw(-one.rate_kw),
+            max_kw=Kw(round(one.flexible_kw - one.rate_kw, 2)), control=ControlKind.LIMIT,
+            lease=LeaseKind.TIME_TO_LIVE, lease_s=_LEASE_S,
         )
         for one in chargers
     ]  # fmt: skip
@@ -158,7 +165,7 @@ def _battery_profile(home: Home) -> DeviceProfile:
         device_id=home.battery, protocol="modbus", min_kw=Kw(-spec.power_kw),
         max_kw=Kw(spec.power_kw), control=ControlKind.SETPOINT, lease=LeaseKind.REVERT_TIMER,
         lease_s=_LEASE_S, fallback_kw=Kw(0.0),
-        capacity_kwh=Kwh(round(spec.deliverable_kwh(spec.capacity_kwh), 3)),
+        capacity_kwh=Kwh(round(spec.usable_kwh(spec.capacity_kwh), 3)),
     )  # fmt: skip
 
 

@@ -32,9 +32,13 @@ class BatterySpec(msgspec.Struct, frozen=True, kw_only=True):
         """Stored energy at which discharging stops."""
         return self.reserve * self.capacity_kwh
 
+    def usable_kwh(self, stored_kwh: float) -> float:
+        """Stored energy above the reserve: what the battery reports as its charge."""
+        return max(0.0, stored_kwh - self.floor_kwh)
+
     def deliverable_kwh(self, stored_kwh: float) -> float:
         """Energy at the terminals that can be had from a stored amount."""
-        return max(0.0, stored_kwh - self.floor_kwh) * self.one_way
+        return self.usable_kwh(stored_kwh) * self.one_way
 
 
 class BatteryState(msgspec.Struct, frozen=True):

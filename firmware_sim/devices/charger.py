@@ -42,6 +42,8 @@ class ChargerOutputs(msgspec.Struct, frozen=True):
     charged_kwh: float
     """Energy in the car that is there (or came last)."""
     plugged: bool
+    unserved_kwh: float
+    """Energy that cars which left went without because of a limit."""
     fallback: bool
 
 
@@ -71,6 +73,7 @@ def update(
         power_kw=power,
         charged_kwh=_latest(spec, charged, time),
         plugged=any(stay.plugged(time) for stay in spec.stays),
+        unserved_kwh=_unserved(spec, charged, time),
         fallback=inputs.limit_kw is None,
     )
     return ChargerState(time, charged, power), outputs
@@ -92,3 +95,11 @@ def _power(spec: ChargerSpec, charged: tuple[float, ...], at: datetime, rate: fl
 def _latest(spec: ChargerSpec, charged: tuple[float, ...], at: datetime) -> float:
     came = [done for stay, done in zip(spec.stays, charged, strict=True) if stay.arrival <= at]
     return came[-1] if came else 0.0
+
+
+def _unserved(spec: ChargerSpec, charged: tuple[float, ...], at: datetime) -> float:
+    return sum(
+        max(0.0, stay.unmanaged_kwh(at, spec.rate_kw) - done)
+        for stay, done in zip(spec.stays, charged, strict=True)
+        if stay.departure <= at
+    )
