@@ -109,7 +109,7 @@ class Lab:
                     "api": {"port": 0, "clients": client_settings()},
                     **self.sections,
                 }
-            )  # fmt: skip
+            )
         )
         return self.settings_file
 
