@@ -1,0 +1,146 @@
+"""How far a device can move, and how a target is shared over devices."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
+from marketplace_core.provenance import Confidence, Rule, Source
+from marketplace_core.units import Direction, Kw
+
+FloatArray = npt.NDArray[np.float64]
+
+NEGLIGIBLE_KW: Final = 1e-3
+"""A watt: a device with less room than this is left alone."""
+
+
+class PlanningRule(Rule, frozen=True, kw_only=True):
+    """Parameters of planning."""
+
+    one_way_efficiency: float
+    """Energy that passes a storage device's converter once, out of what is put in."""
+
+
+PLANNING: Final = PlanningRule(
+    id="proportional_headroom",
+    title="Each device takes a share in proportion to its room",
+    sources=(
+        Source(
+            states="one-way efficiency, the root of 90 % round trip",
+            work="CityLearn Challenge 2022, battery attributes",
+            as_of="2022",
+            confidence=Confidence.READ,
+        ),
+        Source(
+            states="shares in proportion to room",
+            work="Flexway",
+            as_of="2026-11",
+            confidence=Confidence.OWN,
+        ),
+    ),
+    one_way_efficiency=0.9**0.5,
+)
+
+
+class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the planner knows of a device."""
+
+    profile: DeviceProfile
+    reference_kw: Kw | None = None
+    """Latest believed power, injection positive; None = it never reported."""
+    soc_kwh: float | None = None
+    """Energy stored now, where the device has storage."""
+    available: bool = True
+    """Whether the device says it can be driven now."""
+    connected: bool = True
+    """Whether it was heard of recently enough to be believed present."""
+
+
+def unusable(device: DeviceState) -> str:
+    """Why a device cannot be dispatched at all, or nothing."""
+    profile = device.profile
+    if profile.lease is LeaseKind.NONE and profile.fallback_kw is None:
+        return "it has neither a lease nor a fallback: refused for unattended dispatch"
+    if not device.connected:
+        return "it is not connected"
+    if not device.available:
+        return "it says that it is not available"
+    if device.reference_kw is None:
+        return "it has never reported its power"
+    if profile.capacity_kwh is not None and device.soc_kwh is None:
+        return "it has storage but does not report its stored energy"
+    return ""
+
+
+def reachable(device: DeviceState, hours: float, rule: PlanningRule = PLANNING) -> tuple[Kw, Kw]:
+    """Lowest and highest power in kW that a usable device can hold for `hours`.
+
+    A limit can only bring consumption or injection nearer to zero. Storage can inject
+    what is stored and absorb what still fits, each less the loss in its converter.
+    """
+    profile, reference = device.profile, device.reference_kw or 0.0
+    low, high = float(profile.min_kw), float(profile.max_kw)
+    if profile.control is ControlKind.LIMIT:
+        low = max(low, min(reference, 0.0))
+        high = min(high, max(reference, 0.0))
+    if profile.capacity_kwh is not None and device.soc_kwh is not None:
+        free = max(0.0, profile.capacity_kwh - device.soc_kwh)
+        high = min(high, device.soc_kwh * rule.one_way_efficiency / hours)
+        low = max(low, -free / rule.one_way_efficiency / hours)
+    return Kw(low), Kw(high)
+
+
+def headroom(
+    device: DeviceState, direction: Direction, hours: float, rule: PlanningRule = PLANNING
+) -> Kw:
+    """Flexibility in kW, never negative, that a usable device can hold for `hours`."""
+    low, high = reachable(device, hours, rule)
+    reference = device.reference_kw or 0.0
+    room = high - reference if direction is Direction.UP else reference - low
+    return Kw(max(0.0, room))
+
+
+def allocate(
+    target_kw: float, headroom_kw: FloatArray, minimum_kw: FloatArray | None = None
+) -> FloatArray:
+    """Share a target over devices in proportion to their headroom.
+
+    Shapes are (n,). No share exceeds its headroom; the shares sum to the target, or to
+    the whole headroom when that is less; no share falls when the target rises. With
+    `minimum_kw` the minima are served first (in proportion, while the target is below
+    their sum) and the rest goes by the headroom left above them.
+
+    Raises:
+        ValueError: a number is negative or not finite, or a minimum exceeds its headroom.
+    """
+    room = np.asarray(headroom_kw, dtype=np.float64)
+    least = np.zeros_like(room) if minimum_kw is None else np.asarray(minimum_kw, np.float64)
+    _check(target_kw, room, least)
+    if target_kw >= room.sum():
+        return room.copy()
+    base = least.sum()
+    if target_kw <= base:
+        return _scaled(least, target_kw, base)
+    above = room - least
+    return np.minimum(least + _scaled(above, target_kw - base, above.sum()), room)
+
+
+def _scaled(parts: FloatArray, target: float, total: float) -> FloatArray:
+    share: FloatArray = parts * (target / total if total > 0 else 0.0)
+    return np.minimum(share, parts)
+
+
+def _check(target: float, room: FloatArray, least: FloatArray) -> None:
+    if not np.isfinite(target) or target < 0:
+        msg = f"a target is 0 kW or more, not {target}"
+        raise ValueError(msg)
+    if not np.isfinite(room).all() or (room < 0).any():
+        msg = "headroom is finite and 0 kW or more"
+        raise ValueError(msg)
+    if room.shape != least.shape or (least < 0).any() or not (least <= room).all():
+        msg = "a minimum lies between 0 kW and its headroom"
+        raise ValueError(msg)
