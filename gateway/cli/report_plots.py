@@ -6,7 +6,7 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from gateway.cli.report_tables import Json, contracts, local, plain
 
+_T = TypeVar("_T")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -132,17 +133,66 @@ def _draw_trace(axes: Axes, report: Json, trace: _Trace | None) -> None:
     good = [sign * (m - b) >= 0 for m, b in zip(measured, base, strict=True)]
     bad = [not one for one in good]
     fill: dict[str, Any] = {"step": "post", "alpha": 0.6, "linewidth": 0}
-    axes.fill_between(at, base, measured, where=good, color=_GOOD, label="delivered", **fill)
+    axes.fill_between(
+        _closed(at),
+        _last(base),
+        _last(measured),
+        where=_last(good),
+        color=_GOOD,
+        label="delivered",
+        **fill,
+    )
     if any(bad):
         label = "moved the other way"
-        axes.fill_between(at, base, measured, where=bad, color=_BAD, label=label, **fill)
-    axes.step(at, base, where="post", color=_BASELINE, linestyle="--", lw=1.8, label="baseline")
-    axes.step(at, target, where="post", color=_TARGET, linestyle=":", lw=2.2, label="instructed")
-    axes.step(trace.at, trace.measured, where="post", color=_MEASURED, lw=1.9, label="measured")
+        axes.fill_between(
+            _closed(at),
+            _last(base),
+            _last(measured),
+            where=_last(bad),
+            color=_BAD,
+            label=label,
+            **fill,
+        )
+    axes.step(
+        _closed(at),
+        _last(base),
+        where="post",
+        color=_BASELINE,
+        linestyle="--",
+        lw=1.8,
+        label="baseline",
+    )
+    axes.step(
+        _closed(at),
+        _last(target),
+        where="post",
+        color=_TARGET,
+        linestyle=":",
+        lw=2.2,
+        label="instructed",
+    )
+    axes.step(
+        _closed(trace.at),
+        _last(trace.measured),
+        where="post",
+        color=_MEASURED,
+        lw=1.9,
+        label="measured",
+    )
     axes.axhline(0, color="#9aa5b1", lw=0.8)
     _time_axis(axes, report)
     axes.margins(x=0.01, y=0.12)
     _legend(axes, 5)
+
+
+def _closed(at: Sequence[float]) -> list[float]:
+    """Starts of minutes, and the end of the last one."""
+    return [*at, *(start + 1.0 for start in at[-1:])]
+
+
+def _last(values: Sequence[_T]) -> list[_T]:
+    """Values with the last one held to the end of its minute."""
+    return [*values, *values[-1:]]
 
 
 def _draw_stack(axes: Axes, report: Json, groups: Sequence[tuple[str, list[Json]]]) -> None:

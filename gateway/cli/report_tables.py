@@ -66,7 +66,8 @@ def contracts(report: Json) -> list[tuple[str, list[Json]]]:
 
 def plain(name: str) -> str:
     """An organisation's id as people say it."""
-    return str(name).removeprefix("org_").replace("_", " ")
+    bare = str(name).removeprefix("org_")
+    return bare.replace("_", " ").title() if bare != name else bare
 
 
 def tables(report: Json) -> dict[str, TableView]:
