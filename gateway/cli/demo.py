@@ -17,8 +17,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from gateway.cli.children import Child
-from gateway.cli.client import Client
+from gateway.children import Child
 from gateway.cli.demo_checks import state_checks
 from gateway.cli.demo_config import (
     OPERATOR,
@@ -30,6 +29,7 @@ from gateway.cli.demo_config import (
 )
 from gateway.cli.demo_report import Evidence, compose
 from gateway.cli.report import print_report, write_report
+from gateway.client import Client
 from marketplace_core.errors import FlexwayError
 
 _SETTLED_WITHIN_S: Final = 90.0

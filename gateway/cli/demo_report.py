@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from gateway.cli.client import Client
+from gateway.client import Client
 
 Json = Mapping[str, Any]
 _LEAD = timedelta(minutes=30)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from config.writing import to_toml
-from gateway.cli.children import Child
-from gateway.cli.client import Client
+from gateway.children import Child
+from gateway.client import Client
 
 HOST = "127.0.0.1"
 ROLES = {"org_buyer": "buyer", "org_seller": "seller", "org_operator": "operator"}

@@ -1,0 +1,41 @@
+"""What adapters share: bounds of a setpoint before anything goes on a wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
+from marketplace_core.dispatch.setpoint import Refused, Setpoint, Unconfirmed
+
+_ROUNDING_KW: Final = 1e-6
+
+
+def refuse(
+    setpoint: Setpoint, profile: DeviceProfile | None, at: datetime
+) -> Refused | Unconfirmed | None:
+    """Why a setpoint must not be sent, or None when it may.
+
+    Unknown device, outside its bounds, without a way back: Refused. Too late: Unconfirmed,
+    because an earlier sending may have reached the device.
+    """
+    if profile is None:
+        return _refused(setpoint, at, "no such device is bound here")
+    low, high = profile.min_kw - _ROUNDING_KW, profile.max_kw + _ROUNDING_KW
+    if not low <= setpoint.power_kw <= high:
+        reason = f"{setpoint.power_kw:g} kW is outside {profile.min_kw:g} .. {profile.max_kw:g} kW"
+        return _refused(setpoint, at, reason)
+    if profile.lease is LeaseKind.NONE and profile.fallback_kw is None:
+        return _refused(setpoint, at, "it has neither a lease nor a fallback")
+    if setpoint.valid_until <= at:
+        return Unconfirmed(
+            setpoint_id=setpoint.id,
+            device_id=setpoint.device_id,
+            at=at,
+            reason=f"expired at {setpoint.valid_until.isoformat()}: dropped",
+        )
+    return None
+
+
+def _refused(setpoint: Setpoint, at: datetime, reason: str) -> Refused:
+    return Refused(setpoint_id=setpoint.id, device_id=setpoint.device_id, at=at, reason=reason)

@@ -1,0 +1,27 @@
+"""Reading sinks for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from marketplace_core.verification.reading import Reading
+
+
+class ListSink:
+    """Keeps readings; `gate` holds back the commit while it is clear."""
+
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+        self.quarantined: list[tuple[str, str, bytes]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = 0
+
+    async def store(self, readings: Sequence[Reading]) -> None:
+        self.asked += 1
+        await self.gate.wait()
+        self.readings.extend(readings)
+
+    def quarantine(self, *, source: str, reason: str, evidence: bytes) -> None:
+        self.quarantined.append((source, reason, evidence))
