@@ -1,0 +1,156 @@
+"""Runs a scenario's devices behind real servers, in simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from firmware_sim.links import Link, MqttLink
+from firmware_sim.pacing import Pace
+from firmware_sim.plant import Moment, Plant
+from firmware_sim.records import Recorder, Records
+from firmware_sim.scenario import Scenario, step_for
+from marketplace_core.dispatch.profile import LeaseKind
+from marketplace_core.errors import ConfigError
+from marketplace_core.ports import TimeMap
+from marketplace_core.simtime import check_speed
+from marketplace_core.verification.reading import Reading
+
+_REVERT_TICKS_S = 2.0
+"""A whole-second revert timer that is refreshed at half its time needs two of them."""
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostOptions:
+    """Where the devices find their counterparts, and where things are written."""
+
+    data: Path
+    ready: Path
+    log: Path
+    time_map: TimeMap
+    broker_host: str = "127.0.0.1"
+    broker_port: int | None = None
+    vtn_url: str | None = None
+    until: datetime | None = None
+    """Market time of the end; None = until SIGTERM or SIGINT."""
+
+
+def run_host(scenario: Scenario, options: HostOptions) -> None:
+    """Run until the end, SIGTERM or SIGINT. Raises ConfigError before anything listens."""
+    check_options(scenario, options)
+    asyncio.run(Host(scenario, options).run())
+
+
+def check_options(scenario: Scenario, options: HostOptions) -> None:
+    """Refuse a speed that a timer cannot follow, and missing counterparts."""
+    timers = [p.lease_s for p in scenario.profiles if p.lease is LeaseKind.REVERT_TIMER]
+    if timers:
+        check_speed(
+            options.time_map.speed, _REVERT_TICKS_S, span_market_s=min(timers),
+            timer="the revert timer of an inverter",
+        )  # fmt: skip
+    if scenario.chargers and options.broker_port is None:
+        raise ConfigError("the scenario has chargers: name their broker with --broker-port")
+    if scenario.sites and options.vtn_url is None:
+        raise ConfigError("the scenario has car parks: name their VTN with --vtn-url")
+
+
+class _StopError(Exception):
+    """Ends the task group from within."""
+
+
+class Host:
+    """The links, the plant and the records of one run."""
+
+    def __init__(self, scenario: Scenario, options: HostOptions) -> None:
+        self._scenario = scenario
+        self._options = options
+        self._links: Sequence[Link] = ()
+
+    async def run(self) -> None:
+        """Serve and step until the end."""
+        with Records(self._options.log, self._now) as records:
+            self._links = make_links(self._scenario, self._options, records.wire)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await self._start_links(tasks)
+                    tasks.create_task(self._until_signal())
+                    tasks.create_task(self._step(records))
+            except* _StopError:
+                pass
+
+    async def _start_links(self, tasks: asyncio.TaskGroup) -> None:
+        """Run every link; write the ready file once all of them listen."""
+        listening = [asyncio.Event() for _ in self._links]
+        for link, event in zip(self._links, listening, strict=True):
+            tasks.create_task(link.run(event.set))
+        for event in listening:
+            await event.wait()
+        write_ready(self._options.ready, self._links)
+
+    async def _until_signal(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await stop.wait()
+        raise _StopError
+
+    async def _step(self, records: Records) -> None:
+        pace = Pace(
+            Plant(self._scenario, self._options.data),
+            time_map=self._options.time_map,
+            step=step_for(self._options.time_map.speed),
+            commands=self._commands,
+            on_step=self._show,
+            on_minute=lambda readings: self._report(readings, records),
+            record=records.wire,
+        )
+        await pace.run(self._options.until or _NEVER)
+        raise _StopError
+
+    def _commands(self) -> Mapping[str, float | None]:
+        return {name: kw for link in self._links for name, kw in link.commands().items()}
+
+    def _show(self, moments: list[Moment]) -> None:
+        by_device = {moment.device: moment for moment in moments}
+        for link in self._links:
+            link.show(by_device)
+
+    def _report(self, readings: list[Reading], records: Records) -> None:
+        records.truth(readings)
+        by_device = {reading.series: reading for reading in readings}
+        for link in self._links:
+            link.report(by_device)
+
+    def _now(self) -> datetime:
+        return self._options.time_map.to_market(datetime.now(UTC))
+
+
+def make_links(scenario: Scenario, options: HostOptions, record: Recorder) -> list[Link]:
+    """The servers that the scenario's devices need."""
+    links: list[Link] = []
+    if scenario.chargers and options.broker_port is not None:
+        broker = (options.broker_host, options.broker_port)
+        links.append(
+            MqttLink(scenario.chargers, broker=broker, time_map=options.time_map, record=record)
+        )
+    return links
+
+
+def write_ready(path: Path, links: Sequence[Link]) -> None:
+    """Write `{pid, modbus: {device: {host, port, unit}}}` at once: a reader never sees half."""
+    modbus: dict[str, Any] = {}
+    for link in links:
+        modbus |= link.addresses()
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps({"pid": os.getpid(), "modbus": modbus}), encoding="utf-8")
+    part.replace(path)
