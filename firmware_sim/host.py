@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from firmware_sim.links import Link, MqttLink
+from firmware_sim.links import Link, MqttLink, OpenAdrLink
 from firmware_sim.pacing import Pace
 from firmware_sim.plant import Moment, Plant
 from firmware_sim.records import Recorder, Records
@@ -142,6 +142,12 @@ def make_links(scenario: Scenario, options: HostOptions, record: Recorder) -> li
         broker = (options.broker_host, options.broker_port)
         links.append(
             MqttLink(scenario.chargers, broker=broker, time_map=options.time_map, record=record)
+        )
+    if scenario.sites and options.vtn_url is not None:
+        links.append(
+            OpenAdrLink(
+                scenario.sites, vtn_url=options.vtn_url, time_map=options.time_map, record=record
+            )
         )
     return links
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from firmware_sim.plant import Moment
 from firmware_sim.records import Recorder
-from firmware_sim.scenario import Charger
+from firmware_sim.scenario import CarPark, Charger
 from firmware_sim.servers.mqtt import MqttDevice
+from firmware_sim.servers.openadr import Decide, SiteEvent, SiteVen
 from marketplace_core.ports import TimeMap
 from marketplace_core.verification.reading import Reading
 
 Moments = Mapping[str, Moment]
 Readings = Mapping[str, Reading]
-_MICROSECOND = timedelta(microseconds=1)
+_POLL_MARKET_S = 90.0
+_LONGEST_POLL_S = 10.0
+_SHORTEST_S = 0.25
 
 
 class Link(Protocol):
@@ -95,6 +98,61 @@ class MqttLink:
             None,
             reading.available,
         ]
+
+
+class OpenAdrLink:
+    """Car parks that are VENs of one VTN, and come back when it goes away."""
+
+    def __init__(
+        self, sites: Sequence[CarPark], *, vtn_url: str, time_map: TimeMap, record: Recorder
+    ) -> None:
+        """Polls and reports are as fast as simulated time asks for, within reason."""
+        self._map = time_map
+        poll_s = min(_LONGEST_POLL_S, max(_SHORTEST_S, _POLL_MARKET_S / time_map.speed))
+        self._vens = {
+            one.id: SiteVen(
+                vtn_url=vtn_url, ven_name=one.ven_name, resource_id=one.id, poll_s=poll_s,
+                decide=_joined(one.id, record), report_s=max(_SHORTEST_S, 60.0 / time_map.speed),
+            )
+            for one in sites
+        }  # fmt: skip
+
+    def commands(self) -> Mapping[str, float | None]:
+        """What the event in force limits each site to."""
+        now = datetime.now(UTC)
+        return {name: ven.commanded_kw(now) for name, ven in self._vens.items()}
+
+    def show(self, moments: Moments) -> None:
+        """Sites report means only."""
+
+    def report(self, readings: Readings) -> None:
+        """Queue a minute's mean in every VEN."""
+        for name, ven in self._vens.items():
+            ven.measured(self._map.to_wall(readings[name].start), readings[name].power_kw)
+
+    def addresses(self) -> Mapping[str, Mapping[str, Any]]:
+        """None: VENs are clients of the VTN."""
+        return {}
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Poll and report for every site."""
+        started()
+        async with asyncio.TaskGroup() as tasks:
+            for ven in self._vens.values():
+                tasks.create_task(ven.run())
+
+
+def _joined(device: str, record: Recorder) -> Decide:
+    """Opt in to every event, and write it down."""
+
+    def decide(event: SiteEvent) -> bool:
+        record(
+            device, "command", received="event", id=event.id, modification=event.modification,
+            status=event.status, load_kw=event.load_kw,
+        )  # fmt: skip
+        return True
+
+    return decide
 
 
 def _noted(record: Recorder) -> Callable[[Mapping[str, Any]], None]:
