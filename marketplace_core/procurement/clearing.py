@@ -103,19 +103,23 @@ class _Walk:
             if not bid.divisible:
                 self._take_whole(bid)
         divisible = [bid for bid in level if bid.divisible]
-        sharing = _sharing(divisible, self.remaining)
-        total = sum(bid.kw for bid in sharing)
-        if total > self.remaining and len(sharing) > 1:
-            scale = self.remaining / total
-            because = (
-                "what remained of the need was shared pro rata among"
-                f" {len(sharing)} bids at this price"
-            )
-            for bid in sharing:
-                self._accept(bid, bid.kw * scale, because)
+        if self.remaining > 0:
+            self._share(_sharing(divisible, self.remaining))
         for bid in divisible:
             if bid.id not in self.outcome:
                 self._take_part(bid)
+
+    def _share(self, bids: Sequence[Bid]) -> None:
+        """Serve bids of one price, each in proportion to what it offers."""
+        scale = min(1.0, self.remaining / sum(bid.kw for bid in bids)) if bids else 1.0
+        because = "that was what remained of the need"
+        if len(bids) > 1:
+            because = (
+                f"what remained of the need was shared pro rata among {len(bids)} bids at this"
+                " price"
+            )
+        for bid in bids:
+            self._accept(bid, bid.kw * scale, because)
 
     def _take_whole(self, bid: Bid) -> None:
         if bid.kw <= self.remaining + _NEGLIGIBLE_KW:
@@ -162,6 +166,8 @@ def _ineligible(need: Need, bid: Bid) -> str:
             f"asked {bid.utilisation_price} above the price cap {need.price_cap}"
             f" {need.currency} per MWh"
         )
+    if bid.kw <= 0:
+        return f"{_kw(bid.kw)} is no offer"
     if bid.kw < need.min_bid_kw:
         return f"{_kw(bid.kw)} is below the buyer's minimum of {_kw(need.min_bid_kw)}"
     return ""
