@@ -1,0 +1,186 @@
+"""The devices as a real process: they speak, obey, come back, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from adapters.mqtt.wire import Command, WireReading, decode_telemetry, encode, topic
+from firmware_sim.dataset import shipped
+from firmware_sim.host import HostOptions, check_options
+from firmware_sim.planning import Request, plan
+from firmware_sim.scenario import Scenario, save
+from marketplace_core.errors import ConfigError
+from marketplace_core.simtime import AffineTime
+from tests.harness.lab import HOST, free_port, mosquitto
+
+pytestmark = pytest.mark.process
+SPEED = 300.0
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Scenario:
+    return plan(Request(seed=1, homes=0, chargers=2, sites=0), shipped())
+
+
+@dataclass
+class Devices:
+    """A running `firmware_sim run`."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / name
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, (self.folder / "out.log").read_text()
+            assert time.monotonic() < deadline, "gave up waiting"
+            time.sleep(0.02)
+
+    def power(self, device: str) -> list[float]:
+        return [row["power_kw"] for row in self.lines("truth.jsonl") if row["device"] == device]
+
+
+@contextmanager
+def running(scenario: Scenario, folder: Path, port: int, *extra: str) -> Iterator[Devices]:
+    save(scenario, folder / "scenario.json")
+    arguments = [
+        "--scenario", str(folder / "scenario.json"), "--ready", str(folder / "ready.json"),
+        "--market-epoch", scenario.market.sim_start.isoformat(), "--wall-epoch", repr(time.time()),
+        "--speed", str(SPEED), "--broker-port", str(port), "--log", str(folder), *extra,
+    ]  # fmt: skip
+    with (folder / "out.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "firmware_sim", "run", *arguments], stdout=log, stderr=log
+        )
+    try:
+        devices = Devices(process, folder)
+        devices.wait((folder / "ready.json").exists)
+        yield devices
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+async def take(
+    client: aiomqtt.Client, device: str, enough: Callable[[dict[int, WireReading]], bool]
+) -> dict[int, WireReading]:
+    seen: dict[int, WireReading] = {}
+    async for message in client.messages:
+        if f"/{device}/" in message.topic.value:
+            telemetry = decode_telemetry(bytes(message.payload))
+            seen |= {reading.sequence: reading for reading in telemetry.readings}
+            if enough(seen):
+                break
+    return seen
+
+
+async def test_chargers_report_every_minute_from_the_first_and_stop_at_once(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    device = scenario.chargers[0]
+    with mosquitto(tmp_path) as port:
+        async with aiomqtt.Client(HOST, port) as client:
+            await client.subscribe(topic(device.seller, device.id, "telemetry"), qos=1)
+            with running(scenario, tmp_path, port) as devices:
+                seen = await take(client, device.id, lambda seen: len(seen) >= 8)
+                devices.process.send_signal(signal.SIGTERM)
+                assert devices.process.wait(10) == 0
+    assert sorted(seen) == list(range(len(seen)))
+    assert all(reading.power_w == pytest.approx(-6600.0) for reading in seen.values())
+    assert seen[1].start_us - seen[0].start_us == pytest.approx(60e6 / SPEED, abs=2)
+    assert seen[0].seconds == pytest.approx(60 / SPEED)
+    assert devices.power(device.id)[: len(seen)] == pytest.approx([-6.6] * len(seen))
+    assert json.loads((tmp_path / "ready.json").read_text())["modbus"] == {}
+
+
+async def test_a_command_acts_once_and_its_lease_ends_by_itself(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    device, other = scenario.chargers[0], scenario.chargers[1]
+    command = Command(
+        kind="set", id="sp_1", order_id="ord_1", power_w=-2000.0, lease_s=1.5, ttl_s=5.0,
+        valid_for_s=60.0,
+    )  # fmt: skip
+    with mosquitto(tmp_path) as port, running(scenario, tmp_path, port) as devices:
+        devices.wait(lambda: len(devices.power(device.id)) > 1)
+        async with aiomqtt.Client(HOST, port) as client:
+            await client.subscribe(topic(device.seller, device.id, "status"), qos=1)
+            await anext(aiter(client.messages))
+            for _ in range(2):
+                where = topic(device.seller, device.id, "command")
+                await client.publish(where, encode(command), qos=1)
+        devices.wait(lambda: devices.power(device.id)[-1] == pytest.approx(-2.0))
+        devices.wait(lambda: devices.power(device.id)[-1] == pytest.approx(-6.6))
+        wire = [row for row in devices.lines("wire.jsonl") if row["device"] == device.id]
+        assert devices.power(other.id) == pytest.approx([-6.6] * len(devices.power(other.id)))
+    assert [row for row in devices.lines("wire.jsonl") if row["device"] == other.id] == []
+    effects = [row["commanded_kw"] for row in wire if row["action"] == "effect"]
+    assert effects == [-2.0, None]
+    assert sum(row["action"] == "command" for row in wire) == 2
+
+
+async def test_a_broker_that_comes_late_still_gets_the_first_minute(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    port, device = free_port(), scenario.chargers[0]
+    with running(scenario, tmp_path, port) as devices:
+        devices.wait(lambda: len(devices.power(device.id)) >= 5)
+        late = (f"listener {port} {HOST}", "allow_anonymous true")
+        with mosquitto(tmp_path, *late):
+            async with aiomqtt.Client(HOST, port) as client:
+                await client.subscribe(topic(device.seller, device.id, "telemetry"), qos=1)
+                seen = await take(client, device.id, lambda seen: {0, 4} <= set(seen))
+    assert set(range(5)) <= set(seen)
+
+
+def test_until_ends_the_run_with_every_minute_of_it(scenario: Scenario, tmp_path: Path) -> None:
+    until = scenario.market.sim_start + timedelta(minutes=10)
+    with running(scenario, tmp_path, free_port(), "--until", until.isoformat()) as devices:
+        assert devices.process.wait(30) == 0
+    truth = devices.lines("truth.jsonl")
+    assert len(truth) == 2 * 10
+    assert {row["device"] for row in truth} == {charger.id for charger in scenario.chargers}
+
+
+def options(speed: float, folder: Path, **more: Any) -> HostOptions:
+    epoch = datetime(2017, 7, 20, tzinfo=UTC)
+    time_map = AffineTime(epoch, epoch, speed)
+    return HostOptions(data=folder, ready=folder, log=folder, time_map=time_map, **more)
+
+
+def test_a_speed_that_a_revert_timer_cannot_follow_is_refused(tmp_path: Path) -> None:
+    homes = plan(Request(seed=1, homes=1, chargers=0, sites=0), shipped())
+    check_options(homes, options(450, tmp_path))
+    with pytest.raises(ConfigError, match="revert timer of an inverter needs 2 s; use --speed 450"):
+        check_options(homes, options(451, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("counts", "option"),
+    [({"chargers": 1, "sites": 0}, "--broker-port"), ({"chargers": 0, "sites": 1}, "--vtn-url")],
+)
+def test_a_missing_counterpart_is_named(
+    tmp_path: Path, counts: dict[str, int], option: str
+) -> None:
+    scenario = plan(Request(homes=0, **counts), shipped())
+    with pytest.raises(ConfigError, match=option):
+        check_options(scenario, options(180, tmp_path))
