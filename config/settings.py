@@ -115,6 +115,7 @@ class MqttSettings(Section):
     password_file: Path | None = None
     ca_certificate: Path | None = None
     tls: bool = True
+    protocol: Literal["5", "3.1.1"] = "5"
     client_id: str = "flexway-gateway"
     ack_timeout_s: float = Field(default=5.0, gt=0)
     devices: tuple[MqttDeviceSettings, ...] = ()

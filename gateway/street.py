@@ -29,9 +29,17 @@ _log = structlog.get_logger(__name__)
 class Stage(Protocol):
     """One stage of the street."""
 
-    name: str
-    consumes: Collection[type[Any]]
-    emits: Collection[type[Any]]
+    @property
+    def name(self) -> str:
+        """Names its cursor."""
+
+    @property
+    def consumes(self) -> Collection[type[Any]]:
+        """Facts it takes from its left."""
+
+    @property
+    def emits(self) -> Collection[type[Any]]:
+        """Facts it gives to its right."""
 
     def handle(self, record: Record, transaction: Transaction) -> None:
         """Turn one fact into state and facts. Pure but for the transaction; may be retried."""

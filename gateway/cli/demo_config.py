@@ -62,7 +62,12 @@ def gateway_settings(
             },
             "api": {"port": 0, "clients": _clients(scenario, tokens)},
             "modbus": {"devices": _modbus(scenario, where)},
-            "mqtt": {"port": where.broker_port, "tls": False, "devices": _mqtt(scenario)},
+            "mqtt": {
+                "port": where.broker_port,
+                "tls": False,
+                "protocol": "3.1.1",
+                "devices": _mqtt(scenario),
+            },
             "openadr": {"port": where.vtn_port, "poll_s": 0.5, "vens": _vens(scenario)},
         }
     )
@@ -104,8 +109,9 @@ def _modbus(scenario: Json, where: Addresses) -> Sequence[Json]:
     return [
         {
             "device_id": home[role],
-            **where.modbus[home[role]],
             "role": role,
+            "meter_sign": -1 if role == "meter" else None,
+            **where.modbus[home[role]],
             "profile": profiles.get(home[role], {"min_kw": -100.0, "max_kw": 100.0}),
         }
         for home in scenario["homes"]

@@ -71,7 +71,7 @@ def compose(evidence: Evidence, *, seed: int, speed: float, imported: Json) -> d
     }  # fmt: skip
 
 
-def _awards(evidence: Evidence) -> list[Json]:
+def _awards(evidence: Evidence) -> list[dict[str, Any]]:
     keys = ("seller", "kw", "price", "accepted", "reason")
     order_id = evidence.order["order"]["id"]
     return [
@@ -98,7 +98,7 @@ def _setpoint_counts(order: Json) -> Json:
     return {"issued": len(order["setpoints"]), **{name: counts[name] for name in names}}
 
 
-def _devices(evidence: Evidence) -> list[Json]:
+def _devices(evidence: Evidence) -> list[dict[str, Any]]:
     sellers = _sellers_of_devices(evidence.scenario)
     allocations = _allocations(evidence)
     rows = []
@@ -138,7 +138,7 @@ def _mean_during(evidence: Evidence, series: str) -> float | None:
     return sum(s * kw for s, kw in inside) / seconds if seconds else None
 
 
-def _windows(evidence: Evidence) -> list[Json]:
+def _windows(evidence: Evidence) -> list[dict[str, Any]]:
     rows = []
     for window in evidence.order["windows"]:
         delivery = window["delivery"]
@@ -191,7 +191,7 @@ def _trace(evidence: Evidence) -> Iterable[Json]:
             }  # fmt: skip
 
 
-def _statement(order: Json) -> list[Json]:
+def _statement(order: Json) -> list[dict[str, Any]]:
     newest = max((line["version"] for line in order["lines"]), default=0)
     return [
         {
@@ -204,7 +204,7 @@ def _statement(order: Json) -> list[Json]:
     ]  # fmt: skip
 
 
-def _ledger(order: Json) -> list[Json]:
+def _ledger(order: Json) -> list[dict[str, Any]]:
     balances: dict[str, Decimal] = defaultdict(Decimal)
     for posting in order["postings"]:
         balances[posting["account"]] += Decimal(posting["amount"])

@@ -5,12 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from marketplace_core.verification.baselines import PowerHistory, compute
-from marketplace_core.verification.delivery import verify
-from marketplace_core.verification.windows import history_of
-
 from gateway.store.delivery import record_delivery
 from gateway.store.facts import record_fact
+from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id, order_days
 from gateway.store.readings import SqliteReadings
 from gateway.store.writer import Transaction
@@ -20,6 +17,9 @@ from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.ports import Record
 from marketplace_core.procurement.contract import Contract
 from marketplace_core.results import BaselineResult
+from marketplace_core.verification.baselines import PowerHistory, compute
+from marketplace_core.verification.delivery import verify
+from marketplace_core.verification.windows import history_of
 
 CONSUMES: frozenset[type[OrderFact]] = frozenset({WindowClosed})
 EMITS: frozenset[type[OrderFact]] = frozenset({DeliveryVerified})
@@ -69,6 +69,7 @@ class Verify:
             grid=self._grid,
             history=self._history(meters, order.interval),
             excluded_days=excluded - {self._local_date(order.interval)},
+            notified_at=read_streams(transaction.connection, [order.id])[0].at,
         )
         self._baselines[order.id, contract.id] = result
         return result

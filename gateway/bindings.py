@@ -1,0 +1,81 @@
+"""Device settings as what each adapter takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from adapters.modbus.adapter import ModbusEndpoint
+from adapters.mqtt.adapter import MqttDevice
+from adapters.openadr.config import OpenAdrVen
+from config.settings import ProfileSettings, Settings
+from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
+from marketplace_core.errors import ConfigError
+from marketplace_core.ports import DeviceAdapter
+from marketplace_core.units import Kw, Kwh
+
+
+def device_profile(device_id: str, protocol: str, settings: ProfileSettings) -> DeviceProfile:
+    """A profile from its settings."""
+    fallback, capacity = settings.fallback_kw, settings.capacity_kwh
+    return DeviceProfile(
+        device_id=device_id,
+        protocol=protocol,
+        min_kw=Kw(settings.min_kw),
+        max_kw=Kw(settings.max_kw),
+        control=ControlKind(settings.control),
+        lease=LeaseKind(settings.lease),
+        lease_s=settings.lease_s,
+        fallback_kw=None if fallback is None else Kw(fallback),
+        capacity_kwh=None if capacity is None else Kwh(capacity),
+        notice_s=settings.notice_s,
+        telemetry_s=settings.telemetry_s,
+    )
+
+
+def modbus_endpoints(settings: Settings) -> list[ModbusEndpoint]:
+    """Every Modbus unit."""
+    return [
+        ModbusEndpoint(
+            device_id=device.device_id, host=device.host, port=device.port, unit=device.unit,
+            role=device.role, serial=device.serial, meter_sign=device.meter_sign,
+            profile=device_profile(device.device_id, "modbus", device.profile),
+        )
+        for device in settings.modbus.devices
+    ]  # fmt: skip
+
+
+def mqtt_devices(settings: Settings) -> list[MqttDevice]:
+    """Every MQTT device."""
+    return [
+        MqttDevice(
+            device_id=device.device_id,
+            organisation=device.organisation,
+            profile=device_profile(device.device_id, "mqtt", device.profile),
+        )
+        for device in settings.mqtt.devices
+    ]
+
+
+def openadr_vens(settings: Settings) -> list[OpenAdrVen]:
+    """Every VEN."""
+    return [
+        OpenAdrVen(
+            device_id=ven.device_id,
+            ven_name=ven.ven_name,
+            fingerprint=ven.fingerprint,
+            profile=device_profile(ven.device_id, "openadr", ven.profile),
+        )
+        for ven in settings.openadr.vens
+    ]
+
+
+def check_unique(adapters: Iterable[DeviceAdapter]) -> None:
+    """Refuse a device id that is bound twice; raises ConfigError."""
+    seen: set[str] = set()
+    for adapter in adapters:
+        for profile in adapter.profiles():
+            if profile.device_id in seen:
+                raise ConfigError(
+                    f"device_id {profile.device_id!r} is bound twice: give each device one binding"
+                )
+            seen.add(profile.device_id)
