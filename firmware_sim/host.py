@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from firmware_sim.links import Link, MqttLink, OpenAdrLink
+from firmware_sim.links import Link, ModbusLink, MqttLink, OpenAdrLink
 from firmware_sim.pacing import Pace
 from firmware_sim.plant import Moment, Plant
 from firmware_sim.records import Recorder, Records
@@ -76,16 +76,22 @@ class Host:
         self._links: Sequence[Link] = ()
 
     async def run(self) -> None:
-        """Serve and step until the end."""
+        """Serve and step until the end; nobody sees a device before its first step."""
         with Records(self._options.log, self._now) as records:
             self._links = make_links(self._scenario, self._options, records.wire)
+            pace = self._pace(records)
+            pace.catch_up(self._until)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     await self._start_links(tasks)
                     tasks.create_task(self._until_signal())
-                    tasks.create_task(self._step(records))
+                    tasks.create_task(self._step(pace))
             except* _StopError:
                 pass
+
+    @property
+    def _until(self) -> datetime:
+        return self._options.until or _NEVER
 
     async def _start_links(self, tasks: asyncio.TaskGroup) -> None:
         """Run every link; write the ready file once all of them listen."""
@@ -104,8 +110,12 @@ class Host:
         await stop.wait()
         raise _StopError
 
-    async def _step(self, records: Records) -> None:
-        pace = Pace(
+    async def _step(self, pace: Pace) -> None:
+        await pace.run(self._until)
+        raise _StopError
+
+    def _pace(self, records: Records) -> Pace:
+        return Pace(
             Plant(self._scenario, self._options.data),
             time_map=self._options.time_map,
             step=step_for(self._options.time_map.speed),
@@ -114,8 +124,6 @@ class Host:
             on_minute=lambda readings: self._report(readings, records),
             record=records.wire,
         )
-        await pace.run(self._options.until or _NEVER)
-        raise _StopError
 
     def _commands(self) -> Mapping[str, float | None]:
         return {name: kw for link in self._links for name, kw in link.commands().items()}
@@ -138,6 +146,8 @@ class Host:
 def make_links(scenario: Scenario, options: HostOptions, record: Recorder) -> list[Link]:
     """The servers that the scenario's devices need."""
     links: list[Link] = []
+    if scenario.homes:
+        links.append(ModbusLink(scenario.homes, record=record))
     if scenario.chargers and options.broker_port is not None:
         broker = (options.broker_host, options.broker_port)
         links.append(
@@ -153,7 +163,7 @@ def make_links(scenario: Scenario, options: HostOptions, record: Recorder) -> li
 
 
 def write_ready(path: Path, links: Sequence[Link]) -> None:
-    """Write `{pid, modbus: {device: {host, port, unit}}}` at once: a reader never sees half."""
+    """Write `{pid, modbus: {device: {host, port, unit, serial, ...}}}`, never half of it."""
     modbus: dict[str, Any] = {}
     for link in links:
         modbus |= link.addresses()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from firmware_sim.plant import Moment
 from firmware_sim.records import Recorder
-from firmware_sim.scenario import CarPark, Charger
+from firmware_sim.scenario import CarPark, Charger, Home
+from firmware_sim.servers.modbus import BatteryUnit, InverterUnit, MeterUnit, ModbusServer, Unit
 from firmware_sim.servers.mqtt import MqttDevice
 from firmware_sim.servers.openadr import Decide, SiteEvent, SiteVen
 from marketplace_core.ports import TimeMap
@@ -18,6 +21,7 @@ from marketplace_core.verification.reading import Reading
 
 Moments = Mapping[str, Moment]
 Readings = Mapping[str, Reading]
+_HOST = "127.0.0.1"
 _POLL_MARKET_S = 90.0
 _LONGEST_POLL_S = 10.0
 _SHORTEST_S = 0.25
@@ -40,6 +44,100 @@ class Link(Protocol):
 
     async def run(self, started: Callable[[], None]) -> None:
         """Serve until cancelled; call `started` once every device listens."""
+
+
+class ModbusLink:
+    """Homes: each a Modbus TCP gateway with a battery, an inverter and a meter behind it."""
+
+    def __init__(self, homes: Sequence[Home], *, record: Recorder, host: str = _HOST) -> None:
+        """Ports are free ones, known once the servers run."""
+        self._host = host
+        self._homes = [_HomeUnits(home, _noted(record)) for home in homes]
+        self._ports: dict[str, int] = {}
+
+    def commands(self) -> Mapping[str, float | None]:
+        """What the control registers of batteries and inverters say."""
+        return {name: kw for home in self._homes for name, kw in home.commands().items()}
+
+    def show(self, moments: Moments) -> None:
+        """Put the step's measurements into the registers."""
+        for home in self._homes:
+            home.show(moments)
+
+    def report(self, readings: Readings) -> None:
+        """Units are polled."""
+
+    def addresses(self) -> Mapping[str, Mapping[str, Any]]:
+        """Host, port, unit and serial number of each device; how its meter counts."""
+        return {
+            device: {"host": self._host, "port": self._ports[home.home.id], **details}
+            for home in self._homes
+            for device, details in home.details().items()
+        }
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Serve every home until cancelled."""
+        async with AsyncExitStack() as stack:
+            for home in self._homes:
+                server = await stack.enter_async_context(
+                    ModbusServer(home.units(), host=self._host)
+                )
+                self._ports[home.home.id] = server.port
+            started()
+            await asyncio.Event().wait()
+
+
+class _HomeUnits:
+    """The registers of one home's three devices."""
+
+    def __init__(self, home: Home, log: Callable[[Mapping[str, Any]], None]) -> None:
+        self.home = home
+        spec = home.battery_spec
+        self._battery = BatteryUnit(
+            home.battery, serial=_serial(home.battery), log=log,
+            capacity_kwh=spec.usable_kwh(spec.capacity_kwh),
+        )  # fmt: skip
+        self._inverter = InverterUnit(
+            home.inverter, serial=_serial(home.inverter), rated_kw=home.rated_pv_kw, log=log
+        )
+        self._meter = MeterUnit(home.meter, serial=_serial(home.meter))
+
+    def units(self) -> dict[int, Unit]:
+        home = self.home
+        units = {
+            home.battery: self._battery,
+            home.inverter: self._inverter,
+            home.meter: self._meter,
+        }
+        return {home.units[device]: unit for device, unit in units.items()}
+
+    def details(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {
+            device: {"unit": unit, "serial": _serial(device)}
+            for device, unit in self.home.units.items()
+        }
+        found[self.home.meter]["meter_sign"] = -1
+        return found
+
+    def commands(self) -> dict[str, float | None]:
+        return {
+            self.home.battery: self._battery.commanded_kw(),
+            self.home.inverter: self._inverter.commanded_kw(),
+        }
+
+    def show(self, moments: Moments) -> None:
+        battery, meter = moments[self.home.battery], moments[self.home.meter]
+        self._battery.publish(power_kw=battery.power_kw, soc_kwh=battery.soc_kwh or 0.0)
+        self._inverter.publish(power_kw=moments[self.home.inverter].power_kw)
+        self._meter.publish(
+            power_kw=meter.power_kw, imported_kwh=meter.imported_kwh,
+            exported_kwh=meter.exported_kwh,
+        )  # fmt: skip
+
+
+def _serial(device: str) -> str:
+    """A serial number that stays the same: 16 characters fit the common model."""
+    return f"FX{zlib.crc32(device.encode()):010d}"
 
 
 class MqttLink:

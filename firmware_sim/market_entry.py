@@ -29,7 +29,7 @@ _NAMES = {
 _TERMS = {
     HOMES: (Decimal(180), "caiso_10_of_10"),
     CARS: (Decimal(140), "meter_before_after"),
-    SITES: (Decimal(240), "caiso_10_of_10"),
+    SITES: (Decimal(240), "meter_before_after"),
 }
 """Utilisation price per MWh, and the baseline that suits what the seller's meters show: one
 station's hour tells nothing about the same hour of other days, so cars take the hour before."""
@@ -160,11 +160,12 @@ def _asset(
 
 
 def _battery_profile(home: Home) -> DeviceProfile:
+    """No declared fallback power: left alone, the battery's own behaviour is to idle."""
     spec = home.battery_spec
     return DeviceProfile(
         device_id=home.battery, protocol="modbus", min_kw=Kw(-spec.power_kw),
         max_kw=Kw(spec.power_kw), control=ControlKind.SETPOINT, lease=LeaseKind.REVERT_TIMER,
-        lease_s=_LEASE_S, fallback_kw=Kw(0.0),
+        lease_s=_LEASE_S,
         capacity_kwh=Kwh(round(spec.usable_kwh(spec.capacity_kwh), 3)),
     )  # fmt: skip
 

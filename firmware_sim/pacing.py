@@ -47,12 +47,16 @@ class Pace:
     async def run(self, until: datetime) -> None:
         """Step until market time reaches `until`; cancellation ends it between two steps."""
         while self._plant.at < until:
-            due = self._map.to_market(datetime.now(UTC))
-            for _ in range(_BURST):
-                if self._plant.at + self._step > min(due, until):
-                    break
-                self.advance()
+            self.catch_up(until)
             await asyncio.sleep(self._wait_s())
+
+    def catch_up(self, until: datetime) -> None:
+        """Take the steps that are due by now, up to `until`, but no more than a burst."""
+        due = self._map.to_market(datetime.now(UTC))
+        for _ in range(_BURST):
+            if self._plant.at + self._step > min(due, until):
+                break
+            self.advance()
 
     def advance(self) -> None:
         """Take one step under the commands in force now."""

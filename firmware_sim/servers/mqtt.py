@@ -23,6 +23,8 @@ _KEPT: Final = 10_000
 """Readings the device keeps until it is told that they are stored."""
 _BATCH: Final = 200
 _RETRY_S: Final = 0.25
+_RESEND_S: Final = 2.0
+"""A broker acknowledges what it has no subscriber for: only `stored` counts."""
 Log = Callable[[Mapping[str, Any]], None]
 
 
@@ -97,6 +99,7 @@ class MqttDevice:
                     max_queued_outgoing_messages=_KEPT,
                 ) as client:  # fmt: skip
                     await self._session(client)
+            _leave_if_cancelled()
             await asyncio.sleep(_RETRY_S)
             while not self.online:
                 await self.link_changed.wait()
@@ -126,11 +129,11 @@ class MqttDevice:
                 self._forget(msgpack.unpackb(payload))
             else:
                 await self._command(client, msgpack.unpackb(payload))
+            _leave_if_cancelled()
 
     async def _publish(self, client: aiomqtt.Client) -> None:
         while True:
-            await self._fresh.wait()
-            self._fresh.clear()
+            await self._something_to_send()
             while self._outbox:
                 where, payload = self._outbox.popleft()
                 await client.publish(where, payload, qos=1)
@@ -140,6 +143,16 @@ class MqttDevice:
                 packed = msgpack.packb({"v": 1, "boot": self.boot, "readings": batch})
                 await client.publish(self._topic("telemetry"), packed, qos=1)
                 self._sent_through = batch[-1][0]
+            _leave_if_cancelled()
+
+    async def _something_to_send(self) -> None:
+        """Wait for news; what nobody confirmed as stored for a while goes out again."""
+        try:
+            async with asyncio.timeout(_RESEND_S):
+                await self._fresh.wait()
+        except TimeoutError:
+            self._sent_through = -1
+        self._fresh.clear()
 
     def _forget(self, stored: Mapping[str, int]) -> None:
         if stored["boot"] == self.boot:
@@ -192,3 +205,14 @@ class MqttDevice:
     def _status(self, *, online: bool) -> bytes:
         # JSON on purpose: the profile lets devices send it.
         return json.dumps({"v": 1, "online": online, "boot": self.boot}).encode()
+
+
+def _leave_if_cancelled() -> None:
+    """Raise a cancellation that got lost on the way.
+
+    `asyncio.wait_for` of Python 3.11 returns the result and forgets the cancellation when
+    both come at once; the client waits for every PUBACK with it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

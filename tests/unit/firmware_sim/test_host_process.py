@@ -17,6 +17,8 @@ from typing import Any
 import aiomqtt
 import pytest
 
+from adapters.modbus.link import ModbusLink
+from adapters.modbus.unit import SunSpecUnit
 from adapters.mqtt.wire import Command, WireReading, decode_telemetry, encode, topic
 from firmware_sim.dataset import shipped
 from firmware_sim.host import HostOptions, check_options
@@ -150,6 +152,35 @@ async def test_a_broker_that_comes_late_still_gets_the_first_minute(
                 await client.subscribe(topic(device.seller, device.id, "telemetry"), qos=1)
                 seen = await take(client, device.id, lambda seen: {0, 4} <= set(seen))
     assert set(range(5)) <= set(seen)
+
+
+async def test_a_home_is_driven_over_modbus_and_reverts_by_itself(tmp_path: Path) -> None:
+    one = plan(Request(seed=1, homes=1, chargers=0, sites=0), shipped())
+    home = one.homes[0]
+    with running(one, tmp_path, free_port()) as devices:
+        where = json.loads((tmp_path / "ready.json").read_text())["modbus"]
+        assert {name: place["unit"] for name, place in where.items()} == home.units
+        port = where[home.battery]["port"]
+        link = ModbusLink(HOST, port, timeout_s=5.0, monotonic=time.monotonic)
+        battery = SunSpecUnit(link, where[home.battery]["unit"])
+        meter = SunSpecUnit(link, where[home.meter]["unit"])
+        await battery.verify(where[home.battery]["serial"])
+        devices.wait(lambda: len(devices.power(home.meter)) > 1)
+        before = devices.power(home.meter)[-1]
+        shown = (await meter.read(203))["W"]
+        assert shown == pytest.approx(-1000.0 * before, abs=2)
+        assert (await battery.read(713))["WHAvail"] == pytest.approx(
+            1000 * home.battery_spec.usable_kwh(home.stored_kwh), abs=1
+        )
+        await battery.write(704, {"WSetRvrtTms": 2, "WSetMod": 1, "WSet": 3000.0, "WSetEna": 1})
+        devices.wait(lambda: abs(devices.power(home.battery)[-1] - 3.0) < 0.1)
+        assert devices.power(home.meter)[-1] - before == pytest.approx(3.0, abs=0.2)
+        devices.wait(lambda: devices.power(home.battery)[-1] == 0.0)
+        link.close()
+        wire = [row for row in devices.lines("wire.jsonl") if row["device"] == home.battery]
+    effects = [row["commanded_kw"] for row in wire if row["action"] == "effect"]
+    assert effects == [3.0, None]
+    assert [row["received"] for row in wire if row["action"] == "command"].count("write") == 4
 
 
 def test_until_ends_the_run_with_every_minute_of_it(scenario: Scenario, tmp_path: Path) -> None:
