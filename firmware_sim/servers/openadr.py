@@ -10,6 +10,7 @@ Loads on the wire count consumption positive; the site's own numbers are injecti
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -118,7 +119,14 @@ class SiteVen:
         return 0.0 - max(running, key=lambda event: event.start).load_kw
 
     def measured(self, start_wall: datetime, mean_kw: float) -> None:
-        """Queue one mean power (injection-positive); its span is known to the VTN."""
+        """Queue one mean power (injection-positive); its span is known to the VTN.
+
+        Raises:
+            ValueError: the power is no number; its report would be refused for ever.
+        """
+        if not math.isfinite(mean_kw):
+            msg = f"{mean_kw} is no power"
+            raise ValueError(msg)
         if len(self._outbox) == self._outbox.maxlen:
             self.dropped += 1
         self._outbox.append(_Sample(start_wall, mean_kw))

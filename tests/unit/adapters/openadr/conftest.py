@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from adapters.openadr.adapter import OpenAdrAdapter
@@ -21,6 +22,7 @@ from marketplace_core.verification.reading import Reading
 
 DEVICE = "dev_site"
 VEN_NAME = "carpark"
+GOLDEN = Path(__file__).parents[3] / "golden" / "openadr"
 MARKET_EPOCH = datetime(2018, 7, 10, 20, 0, tzinfo=UTC)
 
 
@@ -78,6 +80,7 @@ class Street:
         )
         self.fingerprint = ""
         self.vtn_tls: dict[str, Path] = {}
+        self.neighbours: list[OpenAdrVen] = []
 
     async def until(self, condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
         async with asyncio.timeout(timeout_s):
@@ -86,6 +89,24 @@ class Street:
 
     async def issue(self, adapter: OpenAdrAdapter, *setpoints: Setpoint) -> list[SetpointOutcome]:
         return [outcome async for batch in adapter.issue(setpoints) for outcome in batch]
+
+    @property
+    def ven_id(self) -> str:
+        return OpenAdrVen(device_id=DEVICE, ven_name=VEN_NAME, profile=self.profile).ven_id
+
+    def message(self, name: str) -> bytes:
+        return (GOLDEN / f"{name}.xml").read_bytes()
+
+    async def post(
+        self, port: int, service: str, body: bytes, media_type: str = "application/xml"
+    ) -> tuple[int, bytes]:
+        url = f"http://127.0.0.1:{port}/OpenADR2/Simple/2.0b/{service}"
+        headers = {"Content-Type": media_type}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, data=body, headers=headers) as response,
+        ):
+            return response.status, await response.read()
 
     def adapter(self, *, port: int = 0, timeout_s: float = 5.0) -> OpenAdrAdapter:
         config = OpenAdrVtn(
@@ -104,7 +125,7 @@ class Street:
             profile=self.profile,
             fingerprint=self.fingerprint,
         )
-        return OpenAdrAdapter(config, [ven], clock=self.clock, time_map=self.map)
+        return OpenAdrAdapter(config, [ven, *self.neighbours], clock=self.clock, time_map=self.map)
 
     @contextlib.asynccontextmanager
     async def serving(
