@@ -34,6 +34,8 @@ from marketplace_core.errors import FlexwayError
 
 _SETTLED_WITHIN_S: Final = 90.0
 """Wall seconds that the order may take once submitted."""
+_HEAD_START_S: Final = 5.0
+"""Wall seconds for everything to start in before the simulated devices do."""
 _HOST: Final = "127.0.0.1"
 Json = Mapping[str, Any]
 
@@ -118,7 +120,7 @@ class Demo:
     def _start(self, scenario: Json, tokens: Mapping[str, str]) -> str:
         self._say("starting broker, devices and gateway on loopback")
         sim_start = datetime.fromisoformat(scenario["market"]["sim_start"])
-        timeline = Timeline(sim_start, time.time(), self._speed)
+        timeline = Timeline(sim_start, time.time() + _HEAD_START_S, self._speed)
         broker = self._child("broker", "gateway.broker", "--port", "0", "--lab")
         vtn_port = _free_port()
         broker_port = broker.wait_ready()["port"]
