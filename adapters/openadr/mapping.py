@@ -35,6 +35,11 @@ _CONSUMPTION: Final = frozenset({"usage", "demand", "avgUsage", "avgDemand", "re
 _POWER: Final = "{http://docs.oasis-open.org/ns/emix/2011/06/power}"
 _SCALE: Final = "{http://docs.oasis-open.org/ns/emix/2011/06/siscale}"
 _EVIDENCE_BYTES: Final = 4096
+_REASON_CHARS: Final = 200
+_AHEAD: Final = timedelta(minutes=5)
+"""How far a VEN's clock may be ahead of ours."""
+_LONGEST: Final = timedelta(days=1)
+"""Longest span that one mean may stand for."""
 
 
 class ReportPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,11 +150,12 @@ def readings(
     series: str,
     telemetry_s: float,
     time_map: TimeMap,
+    now: datetime,
 ) -> tuple[list[Reading], list[Defect]]:
     """What an `oadrUpdateReport` says: readings in market time, and what cannot be read.
 
     An interval without a duration (or shorter than the second that 2.0b can express)
-    stands for `telemetry_s` market seconds. `points` by rID.
+    stands for `telemetry_s` market seconds. `points` by rID; `now` is wall time.
     """
     good: list[Reading] = []
     bad: list[Defect] = []
@@ -158,13 +164,14 @@ def readings(
         for interval in report.iter(f"{EI}interval"):
             try:
                 for r_id, value in _values(interval):
-                    start, seconds = _span(interval, default, telemetry_s, time_map)
+                    start, length = _wall_span(interval, default, now)
+                    at, seconds = _market_span(start, length, telemetry_s, time_map)
                     power = Kw(0.0 - value * _known(points, r_id).kw_per_unit)
-                    good.append(
-                        Reading(series=series, start=start, seconds=seconds, power_kw=power)
-                    )
-            except ValueError as error:
-                bad.append(Defect(str(error), etree.tostring(interval)[:_EVIDENCE_BYTES]))
+                    good.append(Reading(series=series, start=at, seconds=seconds, power_kw=power))
+            except (ValueError, OverflowError) as error:
+                bad.append(
+                    Defect(str(error)[:_REASON_CHARS], etree.tostring(interval)[:_EVIDENCE_BYTES])
+                )
     return good, bad
 
 
@@ -176,18 +183,26 @@ def _values(interval: Any) -> list[tuple[str, float]]:
             raise ValueError("a payload without a number")
         value = float(text)
         if not math.isfinite(value):
-            msg = f"{text.strip()} is no power"
+            msg = f"{text.strip()[:40]} is no power"
             raise ValueError(msg)
         values.append((payload.findtext(f"{EI}rID", "").strip(), value))
     return values
 
 
-def _span(
-    interval: Any, default: str | None, telemetry_s: float, time_map: TimeMap
-) -> tuple[datetime, float]:
+def _wall_span(interval: Any, default: str | None, now: datetime) -> tuple[datetime, timedelta]:
     start = _instant(interval.findtext(f"{XCAL}dtstart/{XCAL}date-time") or default)
-    market = time_map.to_market(start)
     length = parse_duration(interval.findtext(f"{XCAL}duration/{XCAL}duration"))
+    if length > _LONGEST:
+        raise ValueError("a mean over more than a day")
+    if start + length > now + _AHEAD:
+        raise ValueError("it ends in the future: check the VEN's clock")
+    return start, length
+
+
+def _market_span(
+    start: datetime, length: timedelta, telemetry_s: float, time_map: TimeMap
+) -> tuple[datetime, float]:
+    market = time_map.to_market(start)
     if time_map.speed != 1.0:
         # the wire has microseconds of wall time: what the map multiplies is not meant
         market = _to_millisecond(market)
@@ -215,7 +230,7 @@ def _instant(text: str | None) -> datetime:
         raise ValueError("an interval without a start")
     at = datetime.fromisoformat(text.strip())
     if at.tzinfo is None:
-        msg = f"{text.strip()} does not say that it is UTC"
+        msg = f"{text.strip()[:40]} does not say that it is UTC"
         raise ValueError(msg)
     return at.astimezone(UTC)
 

@@ -170,6 +170,7 @@ class SiteService:
             series=ven.device_id,
             telemetry_s=ven.profile.telemetry_s,
             time_map=self._map,
+            now=datetime.now(UTC),
         )
         for defect in bad:
             self.quarantine(f"openadr:{ven.ven_name}", defect.reason, defect.evidence)

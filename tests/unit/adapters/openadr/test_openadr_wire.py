@@ -18,6 +18,7 @@ from marketplace_core.units import Kw
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "openadr"
 START = datetime(2018, 7, 10, 20, 0, tzinfo=UTC)
+LATER = START + timedelta(hours=1)
 POLL = (GOLDEN / "poll.xml").read_text()
 DOCTYPE = '<!DOCTYPE oadrPayload [<!ENTITY e "PLACE">]>'
 
@@ -131,7 +132,7 @@ def test_a_damaged_message_is_read_or_refused(data: st.DataObject) -> None:
         return
     answers(message)
     points = {"dev_site": point(1.0)}
-    mapping.readings(message, points, series="s", telemetry_s=60.0, time_map=identity())
+    mapping.readings(message, points, series="s", telemetry_s=60.0, time_map=identity(), now=LATER)
 
 
 def point(kw_per_unit: float) -> mapping.ReportPoint:
@@ -193,6 +194,7 @@ def test_consumption_on_the_wire_is_negative_inside() -> None:
         series="dev_site",
         telemetry_s=300.0,
         time_map=identity(),
+        now=LATER,
     )
     assert [(r.start, r.seconds, r.power_kw) for r in good] == [
         (START, 60.0, -0.0125),
@@ -209,11 +211,47 @@ def test_wall_time_becomes_market_time_to_the_millisecond() -> None:
         series="dev_site",
         telemetry_s=60.0,
         time_map=fast,
+        now=LATER,
     )
     assert [(r.start, r.seconds) for r in good] == [
         (START, 180.0 * 60.0),
         (START + timedelta(seconds=60.5) * 180, 60.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (
+            "2018-07-10T20:00:00Z</xcal:date-time></xcal:dtstart>\n            <xcal:dur",
+            None,
+            "ends in",
+        ),
+        ("PT1M", "P2D", "more than a day"),
+        ("PT1M", f"P{'9' * 20}D", "duration"),
+        ("PT1M", f"P{'9' * 5000}D", "digits"),
+        ("12.5", "1" * 5000, "no power"),
+        ("12.5", "1e999", "no power"),
+    ],
+)
+def test_what_would_break_later_arithmetic_is_put_aside(
+    old: str, new: str | None, reason: str
+) -> None:
+    text = golden("update_report").decode()
+    replaced = old.replace("2018", "9999") if new is None else new
+    assert old in text
+    for time_map in (identity(), AffineTime(START, START, 180.0)):
+        good, bad = mapping.readings(
+            read_message(text.replace(old, replaced, 1).encode()),
+            {"dev_site": point(1.0)},
+            series="dev_site",
+            telemetry_s=60.0,
+            time_map=time_map,
+            now=LATER,
+        )
+        assert len(good) == 1
+        assert reason in bad[0].reason
+        assert len(bad[0].reason) <= 200
 
 
 @given(st.floats(0.02, 24.0), st.floats(1.0, 600.0))
