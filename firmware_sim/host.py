@@ -76,7 +76,7 @@ class Host:
         self._links: Sequence[Link] = ()
 
     async def run(self) -> None:
-        """Serve and step until the end; nobody sees a device before its first step."""
+        """Serve and step until the end; nobody sees a device with empty registers."""
         with Records(self._options.log, self._now) as records:
             self._links = make_links(self._scenario, self._options, records.wire)
             pace = self._pace(records)
@@ -115,8 +115,10 @@ class Host:
         raise _StopError
 
     def _pace(self, records: Records) -> Pace:
+        plant = Plant(self._scenario, self._options.data)
+        self._show(plant.still())
         return Pace(
-            Plant(self._scenario, self._options.data),
+            plant,
             time_map=self._options.time_map,
             step=step_for(self._options.time_map.speed),
             commands=self._commands,

@@ -55,6 +55,20 @@ class _HomePlant:
         self._inverter = inverter.InverterState(at)
         self._meter = meter.MeterState(at)
 
+    def still(self) -> list[Moment]:
+        load, sun = self._data.at(self._battery.at)
+        pv = min(sun, self._home.rated_pv_kw)
+        net = pv + self._battery.power_kw - load
+        usable = self._home.battery_spec.usable_kwh(self._battery.stored_kwh)
+        battery_kw = self._battery.power_kw
+        return [
+            Moment(
+                device=self._home.battery, mean_kw=battery_kw, power_kw=battery_kw, soc_kwh=usable
+            ),
+            Moment(device=self._home.inverter, mean_kw=pv, power_kw=pv),
+            Moment(device=self._home.meter, mean_kw=net, power_kw=net),
+        ]
+
     def step(self, time: datetime, commands: Mapping[str, float | None]) -> list[Moment]:
         home, spec = self._home, self._home.battery_spec
         load, sun = self._data.at(self._battery.at)
@@ -88,6 +102,11 @@ class _ChargerPlant:
         self._spec = spec
         self._state = charger.started(spec, at)
 
+    def still(self) -> list[Moment]:
+        power, at = self._state.power_kw, self._state.at
+        plugged = any(stay.plugged(at) for stay in self._spec.stays)
+        return [Moment(device=self._device, mean_kw=power, power_kw=power, available=plugged)]
+
     def step(self, time: datetime, commands: Mapping[str, float | None]) -> list[Moment]:
         asked = charger.ChargerInputs(commands.get(self._device))
         self._state, did = charger.update(self._spec, self._state, time, asked)
@@ -104,6 +123,10 @@ class _SitePlant:
         self._device = device
         self._spec = spec
         self._state = site.started(spec, at)
+
+    def still(self) -> list[Moment]:
+        power = self._state.power_kw
+        return [Moment(device=self._device, mean_kw=power, power_kw=power)]
 
     def step(self, time: datetime, commands: Mapping[str, float | None]) -> list[Moment]:
         asked = site.SiteInputs(commands.get(self._device))
@@ -137,6 +160,10 @@ class Plant:
             near = tuple(car for car in cars if car.departure > at)
             spec_park = site.SiteSpec(stays=near, rate_kw=park.rate_kw)
             self._parts.append(_SitePlant(park.id, spec_park, at))
+
+    def still(self) -> list[Moment]:
+        """What every device shows before its first step."""
+        return [moment for part in self._parts for moment in part.still()]
 
     def step(self, time: datetime, commands: Mapping[str, float | None]) -> list[Moment]:
         """Advance every device to `time` under the commands in force (None = fallback)."""

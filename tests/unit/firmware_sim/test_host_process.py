@@ -183,6 +183,19 @@ async def test_a_home_is_driven_over_modbus_and_reverts_by_itself(tmp_path: Path
     assert [row["received"] for row in wire if row["action"] == "command"].count("write") == 4
 
 
+async def test_before_its_first_step_a_battery_shows_its_charge(tmp_path: Path) -> None:
+    one = plan(Request(seed=1, homes=1, chargers=0, sites=0), shipped())
+    home = one.homes[0]
+    early = one.market.sim_start - timedelta(hours=2)
+    with running(one, tmp_path, free_port(), "--market-epoch", early.isoformat()) as devices:
+        where = json.loads((tmp_path / "ready.json").read_text())["modbus"][home.battery]
+        link = ModbusLink(HOST, where["port"], timeout_s=5.0, monotonic=time.monotonic)
+        stored = (await SunSpecUnit(link, where["unit"]).read(713))["WHAvail"]
+        link.close()
+        assert devices.lines("truth.jsonl") == []
+    assert stored == pytest.approx(1000 * home.battery_spec.usable_kwh(home.stored_kwh), abs=1)
+
+
 def test_until_ends_the_run_with_every_minute_of_it(scenario: Scenario, tmp_path: Path) -> None:
     until = scenario.market.sim_start + timedelta(minutes=10)
     with running(scenario, tmp_path, free_port(), "--until", until.isoformat()) as devices:

@@ -254,6 +254,21 @@ def test_minute_readings_are_one_per_device_without_gap(scenario: Scenario) -> N
         assert all(r.seconds == 60 for r in own)
 
 
+def test_what_devices_show_before_the_first_step_is_what_they_then_do(
+    scenario: Scenario,
+) -> None:
+    plant = Plant(scenario, shipped())
+    before = {moment.device: moment for moment in plant.still()}
+    after = {m.device: m for m in plant.step(plant.at + timedelta(seconds=10), {})}
+    assert set(before) == set(after)
+    for device, moment in before.items():
+        assert moment.power_kw == pytest.approx(after[device].power_kw)
+        assert (moment.soc_kwh, moment.available) == (
+            after[device].soc_kwh,
+            after[device].available,
+        )
+
+
 def test_the_plant_repeats_itself_exactly(scenario: Scenario) -> None:
     assert run(scenario, 10, 3) == run(scenario, 10, 3)
 
