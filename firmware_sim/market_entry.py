@@ -31,8 +31,9 @@ _TERMS = {
     CARS: (Decimal(140), "meter_before_after"),
     SITES: (Decimal(240), "meter_before_after"),
 }
-"""Utilisation price per MWh, and the baseline that suits what the seller's meters show: one
-station's hour tells nothing about the same hour of other days, so cars take the hour before."""
+"""Utilisation price per MWh, and the baseline that suits what the seller's meters show: the
+cars of one station, and of one car park, say little about the same hour of other days, so both
+take the hour before."""
 _LEASE_S = 900.0
 _NOTICE_S = 900.0
 _BID_SHARE = 0.8

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from gateway.cli.report_trace import minute_means
 from gateway.client import Client
 
 Json = Mapping[str, Any]
@@ -172,8 +173,7 @@ def _trace(evidence: Evidence) -> Iterable[Json]:
     meters: Counter[str] = Counter()
     for asset in evidence.scenario["assets"]:
         meters[asset["organisation"]] += 1
-        for at, _seconds, kw in evidence.series[asset["meter"]]:
-            minute = at - at % 60
+        for minute, kw in minute_means(evidence.series[asset["meter"]]).items():
             by_seller[asset["organisation"]][minute].append(kw)
     step = timedelta(minutes=evidence.scenario["market"]["grid_minutes"]).total_seconds()
     windows = {
