@@ -45,7 +45,7 @@ from gateway.store.engine import open_engine
 from gateway.store.journal import Journal
 from gateway.store.readings import Quarantined, SqliteReadings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
-from gateway.store.setpoints import SetpointRow
+from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
 from gateway.store.writer import Writer
 from gateway.street import Carrier, Stage
@@ -58,6 +58,8 @@ from marketplace_core.simtime import AffineTime, check_speed, from_unix, identit
 _QUARANTINE_QUEUE = 10_000
 _SLOWEST_TIMER_WALL_S = 1.0
 """A revert timer counts whole seconds: a lease must last at least one on the wall."""
+_MAY_BE_KNOWN = (SetpointState.ISSUED, SetpointState.APPLIED, SetpointState.UNCONFIRMED)
+"""States in which a VEN may hold an event; what is only planned is not sent before its fact."""
 JournalFactory = Callable[[SystemClock, int], Journal]
 
 
@@ -232,7 +234,7 @@ def _restore(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow])
     """OpenADR's VTN may answer nobody before it knows its events again."""
     openadr = adapters.get("openadr")
     if isinstance(openadr, OpenAdrAdapter):
-        openadr.restore([row.setpoint for row in rows])
+        openadr.restore([row.setpoint for row in rows if row.state in _MAY_BE_KNOWN])
 
 
 def _verify(basis: Basis) -> Verdict:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ import uvloop
 
 from config.loading import load_settings
 from config.settings import Settings
+from gateway.app import Application
 from gateway.bootstrap import build
 from gateway.observability.logs import configure_logs
 
@@ -39,13 +41,17 @@ def serve(config_file: Path, ready_file: Path | None) -> None:
         runner.run(run_service(settings, ready_file))
 
 
-async def run_service(settings: Settings, ready_file: Path | None) -> None:
-    """Build the service, run it, stop it cleanly on SIGTERM or SIGINT."""
+async def run_service(
+    settings: Settings,
+    ready_file: Path | None,
+    make: Callable[[Settings], Application] = build,
+) -> None:
+    """Make the service, run it, stop it cleanly on SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    application = build(settings)
+    application = make(settings)
     host, port = application.listener.getsockname()[:2]
     scheme = "https" if application.tls else "http"
 

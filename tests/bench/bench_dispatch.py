@@ -90,6 +90,7 @@ async def _measure(
             bare = [await _bare(port, devices, payloads) for _ in range(runs)]
     finally:
         await asyncio.to_thread(child.stop)
+        lab.close()
     return first, last, bare
 
 

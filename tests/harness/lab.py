@@ -85,6 +85,7 @@ class Lab:
     sections: dict[str, Any] = field(default_factory=dict)
     wall_epoch: float = field(default_factory=time.time)
     url: str = ""
+    clients: dict[tuple[str, str], Client] = field(default_factory=dict)
 
     @property
     def settings_file(self) -> Path:
@@ -124,7 +125,15 @@ class Lab:
         return child
 
     def client(self, organisation: str) -> Client:
-        return Client(self.url, token_of(organisation))
+        """One client per service and organisation; `close` closes them."""
+        key = (self.url, organisation)
+        if key not in self.clients:
+            self.clients[key] = Client(self.url, token_of(organisation))
+        return self.clients[key]
+
+    def close(self) -> None:
+        for client in self.clients.values():
+            client.close()
 
     def market_now(self) -> datetime:
         elapsed = (time.time() - self.wall_epoch) * self.speed

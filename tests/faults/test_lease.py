@@ -1,0 +1,61 @@
+"""Silence is safe: when the gateway is killed and stays dead, devices fall back on their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness.lab import wait_for
+from tests.harness.street import LEASE_S, SPEED, street
+
+pytestmark = [pytest.mark.process]
+
+
+def test_devices_fall_back_when_the_gateway_stays_dead(tmp_path: Path) -> None:
+    with street(tmp_path) as here:
+        gateway = here.lab.start()
+        try:
+            here.await_telemetry()
+            # Long enough for the lease to end well before the order does.
+            order_id = here.submit(here.sign_contract(periods=6))
+            assert order_id is not None
+
+            def in_force() -> bool:
+                sets = [e for e in here.log() if e.get("effect") == "set"]
+                return {entry["device"] for entry in sets} == {"bat-1", "ev-1"}
+
+            wait_for(in_force, seconds=20, what="setpoints in force")
+        finally:
+            gateway.kill()
+        killed_at = here.log()[-1]["at"]
+
+        def fallen_back() -> bool:
+            ends = {e["device"]: e["at"] for e in here.log()
+                    if e.get("effect") in {"reverted", "fallback"}}  # fmt: skip
+            return set(ends) == {"bat-1", "ev-1"}
+
+        # The Modbus timer counts whole seconds, so one more than the lease.
+        wait_for(fallen_back, seconds=LEASE_S / SPEED + 5, what="both devices at their fallback")
+        log = here.log()
+        writes = [e for e in log if e["device"] == "bat-1" and e.get("received") == "write"]
+        assert all(entry["at"] <= killed_at + 1 for entry in writes)
+
+
+def test_lease_is_refreshed_while_the_gateway_lives(tmp_path: Path) -> None:
+    with street(tmp_path) as here:
+        gateway = here.lab.start()
+        try:
+            here.await_telemetry()
+            order_id = here.submit(here.sign_contract(periods=4))
+            assert order_id is not None
+            here.await_state(order_id, "settled", seconds=60)
+        finally:
+            assert gateway.stop() == 0
+        log = here.log()
+        released = [e for e in log if e["device"] == "bat-1" and e.get("enabled") == 0]
+        assert len(released) == 1
+        # 20 market minutes outlast the lease of 10: without refreshes it would have reverted.
+        assert not [e for e in log if e.get("effect") in {"reverted", "fallback"}]
+        in_force = next(e["at"] for e in log if e.get("enabled") == 1)
+        assert (released[0]["at"] - in_force) * SPEED > LEASE_S
