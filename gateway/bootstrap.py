@@ -115,7 +115,7 @@ def build(
         ingest=ingest, quarantine=quarantine, adapters=adapters,
         carriers=[
             Carrier(stage, engine=basis.engine, writer=basis.writer, bus=basis.bus,
-                    metrics=basis.metrics)
+                    metrics=basis.metrics, after=live.warmed if stage.name == "plan" else None)
             for stage in stages
         ],
         conductor=conductor, observe=observe, roots=roots,

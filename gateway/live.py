@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from marketplace_core.dispatch.planner import DeviceState
+import structlog
 
+from marketplace_core.dispatch.planner import DeviceState
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.ports import Clock
 from marketplace_core.verification.reading import Reading
 
+_SETTLE_S = 1.0
+"""Wall seconds for connections to come up in, whatever the telemetry interval."""
+_log = structlog.get_logger(__name__)
 _STALE_AFTER = 5.0
 """A device counts as disconnected after this many missed telemetry intervals."""
 
@@ -22,6 +27,24 @@ class LiveState:
         self._profiles = profiles
         self._clock = clock
         self._newest: dict[str, Reading] = {}
+        self._began = clock.now()
+        self._silent = set(profiles)
+        self._all_heard = asyncio.Event()
+        if not self._silent:
+            self._all_heard.set()
+
+    async def warmed(self) -> None:
+        """Wait until every device was heard since the start, but not for the silent ones.
+
+        Right after a start all that is known may be old. A device that is alive speaks within
+        one telemetry interval; after two of the slowest nobody is waited for any more.
+        """
+        slowest = max((p.telemetry_s for p in self._profiles.values()), default=0.0)
+        try:
+            async with asyncio.timeout(self._clock.wall_seconds(2.0 * slowest) + _SETTLE_S):
+                await self._all_heard.wait()
+        except TimeoutError:
+            _log.warning("devices_silent", devices=sorted(self._silent))
 
     def update(self, readings: Iterable[Reading]) -> None:
         """Take over readings; an older one never replaces a newer one."""
@@ -29,6 +52,10 @@ class LiveState:
             known = self._newest.get(reading.series)
             if known is None or reading.start >= known.start:
                 self._newest[reading.series] = reading
+                if reading.end > self._began:
+                    self._silent.discard(reading.series)
+        if not self._silent:
+            self._all_heard.set()
 
     def newest(self, series: str) -> Reading | None:
         """The newest reading of a series."""

@@ -8,7 +8,7 @@ the rest goes on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final, Protocol
 
 import structlog
@@ -49,9 +49,18 @@ class Carrier:
     """Feeds one stage: journal first, then the bus."""
 
     def __init__(
-        self, stage: Stage, *, engine: Engine, writer: Writer, bus: Bus, metrics: Metrics
+        self,
+        stage: Stage,
+        *,
+        engine: Engine,
+        writer: Writer,
+        bus: Bus,
+        metrics: Metrics,
+        after: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`after` is awaited before the first fact is carried."""
         self._stage = stage
+        self._after = after
         self._engine = engine
         self._writer = writer
         self._metrics = metrics
@@ -60,6 +69,8 @@ class Carrier:
 
     async def run(self) -> None:
         """Carry facts until cancelled."""
+        if self._after is not None:
+            await self._after()
         with self._engine.connect() as connection:
             query = select(cursors).where(cursors.c.stage == self._stage.name)
             self._seen = {row.shard: row.sequence for row in connection.execute(query)}
