@@ -122,8 +122,12 @@ class ModbusAdapter:
                 for bound in self._bound.values():
                     tasks.create_task(self._poll(bound, sink))
         finally:
-            for link in self._links.values():
-                link.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for link in self._links.values():
+            link.close()
 
     async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Drive units side by side; yield each outcome as it is known."""

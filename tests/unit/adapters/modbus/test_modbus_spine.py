@@ -1,0 +1,259 @@
+"""The Modbus adapter against simulated SunSpec units over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from adapters.modbus.adapter import ModbusAdapter, ModbusEndpoint
+from adapters.modbus.sunspec import SunSpecError, decode, encode, load_model
+from firmware_sim.servers.modbus import BatteryUnit, MeterUnit, ModbusServer
+from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
+from marketplace_core.dispatch.setpoint import (
+    Applied,
+    Refused,
+    Setpoint,
+    SetpointOutcome,
+    Unconfirmed,
+    Unreachable,
+)
+from marketplace_core.units import Kw
+from tests.harness.clocks import IdentityTime, WallClock, eventually
+from tests.harness.sinks import ListSink
+
+pytestmark = pytest.mark.process
+TIMEOUT_S = 0.2
+
+
+def setpoint(power_kw: float = 3.0, **changes: object) -> Setpoint:
+    now = datetime.now(UTC)
+    fields = {
+        "id": "spt_1", "order_id": "ord_1", "revision": 0, "device_id": "bat-1",
+        "power_kw": Kw(power_kw), "valid_from": now, "valid_until": now + timedelta(minutes=10),
+        "lease_s": 60.0,
+    }  # fmt: skip
+    return Setpoint(**{**fields, **changes})
+
+
+class Rig:
+    """A battery and a meter behind one port, and an adapter on both."""
+
+    def __init__(self) -> None:
+        self.now = [100.0]
+        self.log: list[Mapping[str, Any]] = []
+        self.battery = BatteryUnit(
+            "bat-1", serial="SN1", capacity_kwh=6.4, monotonic=lambda: self.now[0],
+            log=self.log.append,
+        )  # fmt: skip
+        self.meter = MeterUnit("meter-1", serial="SN2")
+        self.sink = ListSink()
+        self.adapter: ModbusAdapter
+
+    def connect(self, port: int, *, serial: str = "SN1") -> None:
+        battery = DeviceProfile(
+            device_id="bat-1", protocol="modbus", min_kw=Kw(-5.0), max_kw=Kw(5.0),
+            lease=LeaseKind.REVERT_TIMER, lease_s=60.0, telemetry_s=0.05,
+        )  # fmt: skip
+        meter = DeviceProfile(
+            device_id="meter-1", protocol="modbus", min_kw=Kw(-100.0), max_kw=Kw(100.0),
+            telemetry_s=0.05,
+        )  # fmt: skip
+        where = {"host": "127.0.0.1", "port": port}
+        self.adapter = ModbusAdapter(
+            [
+                ModbusEndpoint(device_id="bat-1", unit=1, role="battery", profile=battery,
+                               serial=serial, **where),
+                ModbusEndpoint(device_id="meter-1", unit=2, role="meter", profile=meter,
+                               meter_sign=-1, **where),
+            ],
+            clock=WallClock(), time_map=IdentityTime(), timeout_s=TIMEOUT_S,
+        )  # fmt: skip
+
+    async def issue(self, one: Setpoint) -> SetpointOutcome:
+        outcomes = [o async for batch in self.adapter.issue([one]) for o in batch]
+        assert len(outcomes) == 1
+        return outcomes[0]
+
+    def writes(self) -> list[tuple[int, list[int]]]:
+        """Offsets within model 704 and values, in the order they came."""
+        return [(e["offset"], e["values"]) for e in self.log if e.get("received") == "write"]
+
+
+@asynccontextmanager
+async def rig(*, polling: bool = False, serial: str = "SN1") -> AsyncIterator[Rig]:
+    made = Rig()
+    async with ModbusServer({1: made.battery, 2: made.meter}) as server:
+        made.connect(server.port, serial=serial)
+        if not polling:
+            yield made
+            made.adapter.close()
+            return
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(made.adapter.run(made.sink, ready=lambda: None))
+            yield made
+            running.cancel()
+
+
+def offset(name: str) -> int:
+    return load_model(704).points[name].offset
+
+
+async def test_timer_is_written_before_the_setpoint_and_read_back() -> None:
+    async with rig() as lab:
+        outcome = await lab.issue(setpoint(-3.5))
+        assert isinstance(outcome, Applied)
+        assert (outcome.read_back_kw, outcome.lease_remaining_s) == (-3.5, 60.0)
+        order = [where for where, _ in lab.writes()]
+        assert order.index(offset("WSetRvrtTms")) < order.index(offset("WSet"))
+        assert order.index(offset("WSet")) < order.index(offset("WSetEna"))
+        assert lab.battery.commanded_kw() == -3.5
+
+
+async def test_refresh_writes_only_what_restarts_the_timer() -> None:
+    async with rig() as lab:
+        await lab.issue(setpoint())
+        lab.now[0] += 40
+        lab.log.clear()
+        outcome = await lab.issue(setpoint())
+        assert isinstance(outcome, Applied)
+        assert outcome.lease_remaining_s == 60.0
+        assert lab.writes() == [(offset("WSetEna"), [1])]
+
+
+async def test_battery_reverts_by_itself_when_nobody_refreshes() -> None:
+    async with rig() as lab:
+        await lab.issue(setpoint())
+        lab.now[0] += 59.9
+        assert lab.battery.commanded_kw() == 3.0
+        lab.now[0] += 0.2
+        assert lab.battery.commanded_kw() is None
+        assert not (await lab.adapter.read_back("bat-1")).active
+
+
+async def test_release_returns_the_battery_to_its_own_behaviour() -> None:
+    async with rig() as lab:
+        await lab.issue(setpoint())
+        released = await lab.adapter.release("bat-1", order_id="ord_1", revision=0)
+        assert isinstance(released, Applied)
+        assert lab.battery.commanded_kw() is None
+
+
+async def test_bounds_and_time_are_checked_before_the_wire() -> None:
+    async with rig() as lab:
+        assert isinstance(await lab.issue(setpoint(5.5)), Refused)
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        assert isinstance(await lab.issue(setpoint(valid_until=past)), Unconfirmed)
+        assert lab.log == []
+
+
+async def test_another_serial_number_is_refused_before_any_write() -> None:
+    async with rig(serial="SN9") as lab:
+        outcome = await lab.issue(setpoint())
+        assert isinstance(outcome, Refused)
+        assert "SN1" in outcome.reason
+        assert lab.writes() == []
+
+
+async def test_exception_is_refused() -> None:
+    async with rig() as lab:
+        lab.battery.faults.exception = 4
+        assert isinstance(await lab.issue(setpoint()), Refused)
+
+
+async def test_unit_that_acknowledges_and_ignores_is_refused_with_evidence() -> None:
+    async with rig() as lab:
+        lab.battery.faults.ignores = True
+        outcome = await lab.issue(setpoint())
+        assert isinstance(outcome, Refused)
+        assert "active=False" in outcome.evidence
+
+
+async def test_silent_unit_is_unreachable() -> None:
+    async with rig() as lab:
+        lab.battery.faults.silent = True
+        assert isinstance(await lab.issue(setpoint()), Unreachable)
+        assert lab.log == []
+
+
+async def test_lost_answer_to_a_write_is_unconfirmed_and_never_retried() -> None:
+    async with rig() as lab:
+        lab.battery.faults.drop_writes = True
+        assert isinstance(await lab.issue(setpoint()), Unconfirmed)
+        assert len(lab.writes()) == 1
+
+
+@pytest.mark.parametrize("fault", ["wrong_unit", "garbage"])
+async def test_answers_that_make_no_sense_are_no_answers(fault: str) -> None:
+    async with rig() as lab:
+        setattr(lab.battery.faults, fault, True)
+        assert isinstance(await lab.issue(setpoint()), Unreachable | Unconfirmed)
+
+
+async def test_late_answer_is_not_taken_for_the_next_one() -> None:
+    async with rig() as lab:
+        lab.battery.faults.late_s = 2 * TIMEOUT_S
+        assert isinstance(await lab.issue(setpoint()), Unreachable)
+        lab.battery.faults.late_s = 0.0
+        lab.meter.publish(power_kw=-1.25, imported_kwh=0, exported_kwh=0)
+        assert await lab.adapter._power(lab.adapter._bound["meter-1"]) == -1.25
+
+
+async def test_a_silent_unit_does_not_stall_its_neighbour() -> None:
+    async with rig(polling=True) as lab:
+        lab.meter.publish(power_kw=-2.5, imported_kwh=0, exported_kwh=0)
+        lab.battery.faults.silent = True
+        await eventually(
+            lambda: sum(r.series == "meter-1" for r in lab.sink.readings) >= 20,
+            seconds=4, what="the neighbour's readings",
+        )  # fmt: skip
+        values = {r.power_kw for r in lab.sink.readings if r.series == "meter-1"}
+        assert values <= {0.0, -2.5}
+
+
+def test_model_704_as_the_public_definition_lays_it_out() -> None:
+    """SunSpec model 704 (DER AC Controls): offsets and sizes of the points we write."""
+    points = load_model(704).points
+    found = {n: (points[n].offset, points[n].size, points[n].type) for n in (
+        "WSetEna", "WSet", "WSetRvrt", "WSetEnaRvrt", "WSetRvrtTms", "WSetRvrtRem", "WSet_SF",
+    )}  # fmt: skip
+    assert found == {
+        "WSetEna": (22, 1, "enum16"), "WSet": (24, 2, "int32"), "WSetRvrt": (26, 2, "int32"),
+        "WSetEnaRvrt": (30, 1, "enum16"), "WSetRvrtTms": (31, 2, "uint32"),
+        "WSetRvrtRem": (33, 2, "uint32"), "WSet_SF": (55, 1, "sunssf"),
+    }  # fmt: skip
+
+
+def test_registers_of_known_values() -> None:
+    """Big-endian two's complement, scale factor applied; sentinels are no values."""
+    model = load_model(704)
+    assert encode(model, "WSet", -3500.0, 0) == [0xFFFF, 0xF254]
+    assert encode(model, "WSet", -3500.0, 1) == [0xFFFF, 0xFEA2]
+    registers = [0] * model.length
+    registers[24:26] = [0xFFFF, 0xFEA2]
+    registers[55] = 1
+    assert decode(model, registers)["WSet"] == -3500.0
+    registers[55] = 0x8000
+    assert decode(model, registers)["WSet"] is None
+    registers[55], registers[24:26] = 0, [0x8000, 0]
+    assert decode(model, registers)["WSet"] is None
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, -(2**31)])
+def test_value_that_a_point_cannot_hold_is_an_error(value: int) -> None:
+    with pytest.raises(SunSpecError):
+        encode(load_model(704), "WSet", float(value), 0)
+
+
+@pytest.mark.parametrize(("watts", "scale"), list(itertools.product((-5000, 0, 1, 32767), (-2, 0, 2))))
+def test_what_is_encoded_decodes(watts: int, scale: int) -> None:
+    model = load_model(704)
+    registers = [0] * model.length
+    registers[24:26] = encode(model, "WSet", watts, scale)
+    registers[55] = scale & 0xFFFF
+    assert decode(model, registers)["WSet"] == pytest.approx(watts, abs=10.0**scale / 2)
