@@ -1,4 +1,4 @@
-"""Messages in: batched, committed, acknowledged; poison put aside."""
+"""Telemetry in: gathered, committed, acknowledged, confirmed to the device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
 import structlog
 
 from adapters.mqtt import wire
+from adapters.mqtt.sequence import DeviceSequence
 from marketplace_core.errors import StoreError
 from marketplace_core.ports import ReadingSink, TimeMap
 from marketplace_core.units import Kw
@@ -17,57 +19,94 @@ from marketplace_core.verification.reading import Reading
 
 _GATHER_S: Final = 0.003
 """Wall seconds that telemetry is gathered for one commit."""
+_PLENTY: Final = 500
+"""Messages that are worth a commit without gathering more."""
 _MOST: Final = 2_000
 """Messages that share one commit at most."""
 _RETRY_S: Final = 1.0
 """Wall seconds between two tries to commit."""
-_log = structlog.get_logger(__name__)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_log = structlog.get_logger(__name__)
+
+Stored = Callable[[str, int, int], None]
+
+
+class _Message(msgspec.Struct, gc=False):
+    device_id: str
+    telemetry: wire.Telemetry
+    readings: list[Reading]
+    done: asyncio.Future[None]
 
 
 class TelemetryIntake:
     """Turns telemetry messages into committed readings, many messages to a commit."""
 
-    def __init__(
-        self, sink: ReadingSink, time_map: TimeMap, stored: Callable[[str, int, int], None]
-    ) -> None:
-        """`stored(device, boot, through)` is called after the commit."""
+    def __init__(self, sink: ReadingSink, time_map: TimeMap, stored: Stored) -> None:
+        """`stored(device, boot, through)` is called after the commit, once per device."""
         self._sink = sink
         self._time = time_map
         self._stored = stored
-        self._waiting: list[tuple[str, wire.Telemetry, asyncio.Future[None]]] = []
-        self._full = asyncio.Event()
+        self._waiting: list[_Message] = []
+        self._fresh = asyncio.Event()
+        self._sequences: dict[str, DeviceSequence] = {}
 
-    async def take(self, device_id: str, telemetry: wire.Telemetry) -> None:
-        """Return once the readings are committed."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((device_id, telemetry, future))
-        self._full.set()
-        await future
+    def gaps(self) -> dict[str, int]:
+        """Readings given up as lost, per device that lost any."""
+        return {device: known.gaps for device, known in self._sequences.items() if known.gaps}
+
+    async def take(self, device_id: str, telemetry: wire.Telemetry, payload: bytes) -> None:
+        """Return once the readings are committed, or given up because the adapter ends.
+
+        Raises: WireError when a time is outside what market time can express.
+        """
+        try:
+            readings = [self._reading(device_id, telemetry.boot, r) for r in telemetry.readings]
+        except OverflowError as error:
+            raise wire.WireError(
+                f"a reading is outside of market time: {error}", payload
+            ) from error
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Message(device_id, telemetry, readings, done))
+        self._fresh.set()
+        await done
 
     async def run(self) -> None:
-        """Commit batches until cancelled; what waits then is not acknowledged."""
+        """Commit batches until cancelled; what waits then is for `abandon`."""
         while True:
-            await self._full.wait()
-            await asyncio.sleep(_GATHER_S)
-            batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            await self._fresh.wait()
+            if len(self._waiting) < _PLENTY:
+                await asyncio.sleep(_GATHER_S)
+            batch = self._waiting[:_MOST]
+            await self._store([reading for message in batch for reading in message.readings])
+            del self._waiting[: len(batch)]
             if not self._waiting:
-                self._full.clear()
-            await self._commit(batch)
+                self._fresh.clear()
+            self._confirm(batch)
 
-    async def _commit(self, batch: list[tuple[str, wire.Telemetry, asyncio.Future[None]]]) -> None:
-        readings = [
-            self._reading(device_id, telemetry.boot, reading)
-            for device_id, telemetry, _ in batch
-            for reading in telemetry.readings
-        ]
-        await self._store(readings)
-        for device_id, telemetry, future in batch:
-            if not future.done():
-                future.set_result(None)
-            if telemetry.readings:
-                last = max(reading.sequence for reading in telemetry.readings)
-                self._stored(device_id, telemetry.boot, last)
+    def abandon(self) -> None:
+        """Let every `take` return although nothing was committed.
+
+        Only when the connection is closed: what they acknowledge then reaches nobody, and
+        the broker keeps the messages for the next session.
+        """
+        for message in self._waiting:
+            if not message.done.done():
+                message.done.set_result(None)
+        self._waiting.clear()
+
+    def _confirm(self, batch: list[_Message]) -> None:
+        through: dict[tuple[str, int], int] = {}
+        for message in batch:
+            if not message.done.done():
+                message.done.set_result(None)
+            if message.readings:
+                known = self._sequences.setdefault(message.device_id, DeviceSequence())
+                boot, numbers = message.telemetry.boot, [r.sequence for r in message.readings]
+                mark = known.take(boot, numbers, message.telemetry.oldest)
+                through[message.device_id, boot] = mark
+        for (device_id, boot), mark in through.items():
+            if mark >= 0:
+                self._stored(device_id, boot, mark)
 
     async def _store(self, readings: list[Reading]) -> None:
         """Store, however long it takes: unacknowledged messages stay with the broker meanwhile."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.adapter import MqttDevice as Binding
@@ -67,7 +68,7 @@ class Mosquitto:
             self._process.wait(10)
             self._process = None
 
-    def __enter__(self) -> Mosquitto:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -89,7 +90,7 @@ class Relay:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def __aenter__(self) -> Relay:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, HOST, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
