@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
+import httpx
 import msgpack
 
 from adapters.mqtt import wire
-from tests.harness.lab import HOST, Lab, contract, mosquitto, next_period
+from tests.harness.lab import HOST, Lab, contract, mosquitto, next_period, wait_for
 
 DEVICES = 1_000
 _COMMANDS = "flexway/v1/+/+/+/command"
@@ -76,6 +77,8 @@ async def _measure(
     lab.write_settings()
     child = await asyncio.to_thread(lab.start)
     try:
+        # Before the gateway's session exists the broker keeps nothing for it.
+        await asyncio.to_thread(_await_ready, lab.url)
         async with aiomqtt.Client(HOST, port, max_queued_outgoing_messages=0) as devices:
             await devices.subscribe(_COMMANDS, qos=1)
             await _report_all(devices)
@@ -94,6 +97,10 @@ async def _measure(
     return first, last, bare
 
 
+def _await_ready(url: str) -> None:
+    wait_for(lambda: httpx.get(f"{url}/readyz").is_success, seconds=20, what="readiness")
+
+
 async def _report_all(devices: aiomqtt.Client) -> None:
     now = time.time()
     for number in range(DEVICES):
@@ -102,7 +109,7 @@ async def _report_all(devices: aiomqtt.Client) -> None:
         status = wire.topic("org_seller", device, "status")
         await devices.publish(status, msgpack.packb({"v": 1, "online": True, "boot": 1}), qos=1,
                               retain=True)  # fmt: skip
-        reading = [0, int((now - 60) * 1000), 60.0, -6600.0, None, None, True]
+        reading = [0, int((now - 60) * 1e6), 60.0, -6600.0, None, None, True]
         payload = {"v": 1, "boot": 1, "readings": [reading]}
         await devices.publish(topic, msgpack.packb(payload), qos=1)
 
@@ -135,8 +142,8 @@ async def _order(
 async def _acknowledge(devices: aiomqtt.Client, commands: dict[str, bytes]) -> None:
     for topic, payload in commands.items():
         command = msgpack.unpackb(payload)
-        ack = {"v": 1, "setpoint_id": command["setpoint_id"], "status": "applied",
-               "power_w": command["power_w"], "active": True}  # fmt: skip
+        ack = {"v": 1, "id": command["id"], "setpoint_id": command["id"], "status": "applied",
+               "power_w": command["power_w"]}  # fmt: skip
         await devices.publish(topic.replace("/command", "/ack"), msgpack.packb(ack), qos=1)
 
 
