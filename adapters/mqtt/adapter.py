@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from adapters.base import refuse
 from adapters.mqtt import wire
 from adapters.mqtt.exchange import Answers, Expected, MqttDevice, Translator
@@ -25,9 +27,7 @@ from marketplace_core.ports import Clock, ReadingSink, TimeMap
 
 __all__ = ["MqttAdapter", "MqttBroker", "MqttDevice"]
 
-_SUBSCRIPTIONS: Final = tuple(
-    f"flexway/v{wire.VERSION}/+/+/+/{kind}" for kind in ("telemetry", "ack", "status")
-)
+_PREFIX: Final = f"flexway/v{wire.VERSION}/+/+/+"
 _GATHER_S: Final = 0.002
 """Wall seconds that acknowledgements are gathered for one batch of outcomes."""
 _PRESENCE_S: Final = 0.5
@@ -41,7 +41,11 @@ class UnpublishedError(DeviceError):
 
 
 class MqttAdapter:
-    """Implements the DeviceAdapter port over one broker."""
+    """Implements the DeviceAdapter port over one broker, in two sessions.
+
+    Telemetry waits for the disk before it is acknowledged, so it can fill its session's
+    window; commands, their answers and presence have a session of their own beside it.
+    """
 
     protocol = "mqtt"
 
@@ -68,7 +72,9 @@ class MqttAdapter:
         self._clock = clock
         self._time = time_map
         self._ack_timeout_s = ack_timeout_s
-        self._link = MqttLink(broker, _SUBSCRIPTIONS, self._on_message)
+        control = msgspec.structs.replace(broker, client_id=f"{broker.client_id}-control")
+        self._control = MqttLink(control, (f"{_PREFIX}/ack", f"{_PREFIX}/status"), self._on_message)
+        self._telemetry = MqttLink(broker, (f"{_PREFIX}/telemetry",), self._on_message)
         self._translate = Translator(clock, time_map, ack_timeout_s)
         self._presence = Presence(clock, self._devices.values())
         self._presence_known_at = 0.0
@@ -86,26 +92,32 @@ class MqttAdapter:
         return [device.profile for device in self._devices.values()]
 
     def connected(self, device_id: str) -> bool:
-        """Whether the session is up and the device was heard of within three intervals."""
-        return self._link.connected and self._presence.recent(device_id)
+        """Whether commands can be sent and the device was heard of within three intervals."""
+        return self._control.connected and self._presence.recent(device_id)
 
     async def run(self, sink: ReadingSink, *, ready: Callable[[], None]) -> None:
-        """Hold the session and take telemetry until cancelled."""
+        """Hold both sessions and take telemetry until cancelled."""
         self._sink = sink
         intake = self._intake = TelemetryIntake(sink, self._time, self._confirm_stored)
 
         def on_up() -> None:
+            if self._control.connected and self._telemetry.connected:
+                ready()
+
+        def on_control_up() -> None:
             self._presence_known_at = self._clock.monotonic() + _PRESENCE_S
-            ready()
+            on_up()
 
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(intake.run())
-                tasks.create_task(self._link.run(on_up))
+                tasks.create_task(self._control.run(on_control_up))
+                tasks.create_task(self._telemetry.run(on_up))
         finally:
-            # The connection is closed: handlers that still wait may end, unheard.
+            # The connections are closed: handlers that still wait may end, unheard.
             intake.abandon()
-            await self._link.drained()
+            await self._telemetry.drained()
+            await self._control.drained()
 
     async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Publish all commands at once, then yield outcomes as acknowledgements arrive."""
@@ -146,7 +158,7 @@ class MqttAdapter:
     async def _presence_known(self) -> None:
         """Give the broker the time to say who is there, just after connecting."""
         left = self._presence_known_at - self._clock.monotonic()
-        if self._link.connected and left > 0:
+        if self._control.connected and left > 0:
             await asyncio.sleep(left)
 
     async def _send_all(
@@ -182,9 +194,9 @@ class MqttAdapter:
         return self._unreachable(setpoint, "the broker is not connected")
 
     def _publish(self, device_id: str, command: wire.Command) -> bool:
-        return self._link.publish(
+        return self._control.publish(
             self._topics[device_id]["command"], wire.encode(command),
-            expiry_s=command.ttl_s, correlation=command.id, urgent=True,
+            expiry_s=command.ttl_s, correlation=command.id,
         )  # fmt: skip
 
     async def _gather(
@@ -250,7 +262,7 @@ class MqttAdapter:
         device_id, kind = route
         if kind == "telemetry":
             telemetry = wire.decode_telemetry(payload)
-            self._presence.heard(device_id)
+            self._presence.reported(device_id)
             await intake.take(device_id, telemetry, payload)
         elif kind == "ack":
             answer = wire.decode_acknowledgement(payload)
@@ -261,7 +273,7 @@ class MqttAdapter:
 
     def _confirm_stored(self, device_id: str, boot: int, through: int) -> None:
         topic = self._topics[device_id]["stored"]
-        self._link.publish(topic, wire.encode(wire.Stored(boot=boot, through=through)))
+        self._telemetry.publish(topic, wire.encode(wire.Stored(boot=boot, through=through)))
 
     def _unreachable(self, setpoint: Setpoint, reason: str) -> Unreachable:
         return Unreachable(

@@ -18,11 +18,13 @@ from gmqtt.mqtt.handler import MQTTError
 from adapters.mqtt.window import Unacknowledged
 
 _CONNECT_TIMEOUT_S: Final = 10.0
+_GUESS_TIMEOUT_S: Final = 3.0
+"""The same while the broker's MQTT version is a guess."""
 _CLOSE_TIMEOUT_S: Final = 2.0
 _BACKOFF_BASE_S: Final = 0.25
 _BACKOFF_CAP_S: Final = 30.0
 _MOST_WAITING: Final = 50_000
-"""Messages of one lane that wait for the broker's window; more is refused."""
+"""Messages that wait for the broker's window; more is refused."""
 _LONGEST_EXPIRY_S: Final = 2**32 - 1
 _MQTT_5: Final = 5
 _MQTT_311: Final = 4
@@ -61,8 +63,8 @@ class LinkError(Exception):
 class MqttLink:
     """One persistent session; reconnects with full jitter.
 
-    Messages out have two lanes, commands first, and wait here for the broker's window
-    (Receive Maximum). What still waits when the session is lost is forgotten.
+    Messages out wait here for the broker's window (Receive Maximum). What still waits when
+    the session is lost is forgotten.
     """
 
     def __init__(self, broker: MqttBroker, topics: Sequence[str], on_message: OnMessage) -> None:
@@ -74,7 +76,7 @@ class MqttLink:
         self._settled = broker.version != 0
         self._failures = 0
         self._session: gmqtt.Client | None = None
-        self._lanes: tuple[deque[gmqtt.Message], ...] = (deque(), deque())
+        self._waiting: deque[gmqtt.Message] = deque()
         self._handling = 0
         self._idle = asyncio.Event()
 
@@ -109,40 +111,37 @@ class MqttLink:
         *,
         expiry_s: float | None = None,
         correlation: str = "",
-        urgent: bool = False,
     ) -> bool:
         """Hand a QoS 1 message to the session, never retained; False when nothing will be sent.
 
-        `expiry_s` and `correlation` are MQTT 5 properties, left out on 3.1.1; `urgent`
-        messages overtake the others while the broker's window is full.
+        `expiry_s` and `correlation` are MQTT 5 properties, left out on 3.1.1.
         """
-        lane = self._lanes[0 if urgent else 1]
-        if self._session is None or len(lane) >= _MOST_WAITING:
+        if self._session is None or len(self._waiting) >= _MOST_WAITING:
             return False
         properties: dict[str, Any] = {}
         if expiry_s is not None:
             properties["message_expiry_interval"] = min(_LONGEST_EXPIRY_S, max(1, round(expiry_s)))
         if correlation:
             properties["correlation_data"] = correlation.encode()
-        lane.append(gmqtt.Message(topic, payload, qos=1, **properties))
+        self._waiting.append(gmqtt.Message(topic, payload, qos=1, **properties))
         self._flush()
         return True
 
     def _flush(self) -> None:
-        """Send what waits until the broker's window is full; commands first."""
-        for lane in self._lanes:
-            while lane and self._session is not None:
-                try:
-                    self._session.publish(lane[0])
-                except OverflowError:
-                    return  # no packet id is free: an acknowledgement calls us again
-                lane.popleft()
+        """Send what waits until the broker's window is full."""
+        while self._waiting and self._session is not None:
+            try:
+                self._session.publish(self._waiting[0])
+            except OverflowError:
+                return  # no packet id is free: an acknowledgement calls us again
+            self._waiting.popleft()
 
     async def _hold(self, on_up: Callable[[], None]) -> None:
         lost, granted = asyncio.Event(), asyncio.get_running_loop().create_future()
         client = self._client(lost, granted)
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            patience = _CONNECT_TIMEOUT_S if self._settled else _GUESS_TIMEOUT_S
+            async with asyncio.timeout(patience):
                 await _unless(lost, self._connect(client, granted))
             self._failures = 0
             self._settled = True
@@ -153,8 +152,7 @@ class MqttLink:
             _log.warning("mqtt_session_lost")
         finally:
             self._session = None
-            for lane in self._lanes:
-                lane.clear()
+            self._waiting.clear()
             await _close(client)
 
     def _client(self, lost: asyncio.Event, granted: asyncio.Future[Sequence[int]]) -> gmqtt.Client:
@@ -215,8 +213,9 @@ class MqttLink:
             raise LinkError(f"the broker grants {list(levels)} for {list(self._topics)}, not QoS 1")
 
     def _try_other_version(self, error: Exception) -> None:
-        """A broker that speaks 3.1.1 only ends the connection when greeted in MQTT 5."""
-        if not self._settled and not isinstance(error, OSError):
+        """A broker that speaks 3.1.1 only refuses, hangs up or waits when greeted in MQTT 5."""
+        absent = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+        if not self._settled and not absent:
             self._version = _MQTT_311 if self._version == _MQTT_5 else _MQTT_5
 
     def _backoff(self) -> float:

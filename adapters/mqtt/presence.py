@@ -33,6 +33,11 @@ class Presence:
         self._online[device_id] = online
         self._heard[device_id] = self._clock.monotonic()
 
+    def reported(self, device_id: str) -> None:
+        """Telemetry came; it may have waited at the broker, so it overrules no goodbye."""
+        self._online.setdefault(device_id, True)
+        self._heard[device_id] = self._clock.monotonic()
+
     def reachable(self, device_id: str) -> bool | None:
         """True and False as last heard; None for a device never heard of."""
         return self._online.get(device_id)

@@ -15,9 +15,11 @@ class _Held:
     def __init__(self, command: Command, now: float) -> None:
         self.command = command
         self.starts = now + command.get("starts_in_s", 0.0)
-        self.ends = min(
-            self.starts + command["lease_s"], now + command.get("valid_for_s", float("inf"))
-        )
+        lease_ends = self.starts + command["lease_s"]
+        valid_until = now + command.get("valid_for_s", float("inf"))
+        self.ends = min(lease_ends, valid_until)
+        self.ending = "fallback" if lease_ends < valid_until else "ended"
+        """What it is called in the log when it ends: silence, or its time is over."""
 
 
 class Control:
@@ -92,8 +94,7 @@ class Control:
     def _release(self, order: str) -> None:
         if self._next is not None and self._next.command["order_id"] == order:
             self._next = None
-        held = self._in_force()
-        if held is not None and held.command["order_id"] == order:
+        if self._held is not None and self._held.command["order_id"] == order:
             self._log({"device": self.device_id, "effect": "release"})
             self._held = None
 
@@ -102,7 +103,8 @@ class Control:
         if self._next is not None and now >= self._next.starts:
             self._held, self._next = self._next, None
         if self._held is not None and now >= self._held.ends:
-            identity = self._held.command["id"]
-            self._log({"device": self.device_id, "effect": "fallback", "id": identity})
-            self._held = None
+            ended, self._held = self._held, None
+            self._log({
+                "device": self.device_id, "effect": ended.ending, "id": ended.command["id"],
+            })  # fmt: skip
         return self._held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -49,7 +50,11 @@ class Mosquitto:
     def __init__(self, folder: Path, *settings: str, anonymous: bool = True) -> None:
         self.port = free_port()
         self._folder = folder
-        lines = [f"listener {self.port} {HOST}", f"allow_anonymous {str(anonymous).lower()}"]
+        lines = [
+            f"listener {self.port} {HOST}",
+            f"allow_anonymous {str(anonymous).lower()}",
+            f"user {getpass.getuser()}",  # started by root it would drop to one that reads nothing
+        ]
         self._path = folder / "mosquitto.conf"
         self._path.write_text("\n".join([*lines, *settings]) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +65,11 @@ class Mosquitto:
             self._process = subprocess.Popen(
                 [binary, "-c", str(self._path)], stdout=log, stderr=log
             )
-        wait_for_port(self.port)
+        try:
+            wait_for_port(self.port)
+        except TimeoutError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         if self._process is not None:
