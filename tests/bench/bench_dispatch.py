@@ -12,12 +12,12 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
+import gmqtt
 import httpx
 import msgpack
 
@@ -148,23 +148,17 @@ async def _acknowledge(devices: aiomqtt.Client, commands: dict[str, bytes]) -> N
 
 
 async def _bare(port: int, devices: aiomqtt.Client, payloads: dict[str, bytes]) -> float:
-    async with aiomqtt.Client(HOST, port, max_queued_outgoing_messages=0) as publisher:
-        began = time.perf_counter()
-
-        async def publish() -> None:
-            async with asyncio.TaskGroup() as tasks:
-                for topic, payload in payloads.items():
-                    tasks.create_task(publisher.publish(topic, payload, qos=1))
-
-        async def collect(messages: Sequence[str]) -> float:
-            missing = set(messages)
-            async for message in devices.messages:
-                missing.discard(str(message.topic))
-                if not missing:
-                    break
-            return time.perf_counter()
-
-        async with asyncio.TaskGroup() as tasks:
-            arrived = tasks.create_task(collect(list(payloads)))
-            tasks.create_task(publish())
-        return arrived.result() - began
+    """The fastest client we know of that is not hand-made, doing nothing else."""
+    publisher = gmqtt.Client("bare")
+    await publisher.connect(HOST, port)
+    began = time.perf_counter()
+    for topic, payload in payloads.items():
+        publisher.publish(topic, payload, qos=1)
+    missing = set(payloads)
+    async for message in devices.messages:
+        missing.discard(str(message.topic))
+        if not missing:
+            break
+    elapsed = time.perf_counter() - began
+    await publisher.disconnect()
+    return elapsed
