@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from marketplace_core.dispatch.merit_order import award
-
 from gateway.store.facts import record_fact
 from gateway.store.market import contracts_for, orders_overlapping
 from gateway.store.writer import Transaction
+from marketplace_core.dispatch.merit_order import award
 from marketplace_core.events import OrderAwarded, OrderFact, OrderRejected, OrderSubmitted
 from marketplace_core.ports import Record
 from marketplace_core.units import Kw

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from marketplace_core.dispatch.lifecycle import OrderState
-
 from gateway.store.market import add_order, need_by_id
 from gateway.store.writer import Transaction
 from marketplace_core.commands import SubmitOrder
+from marketplace_core.dispatch.lifecycle import OrderState
 from marketplace_core.dispatch.order import Order
 from marketplace_core.errors import RejectedError
 from marketplace_core.events import OrderFact, OrderSubmitted

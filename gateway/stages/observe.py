@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from marketplace_core.verification.windows import measure
 from sqlalchemy import Connection, Engine
 
 from gateway.store.delivery import (
@@ -26,6 +25,7 @@ from marketplace_core.intervals import SettlementGrid
 from marketplace_core.ports import Clock, Record
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
+from marketplace_core.verification.windows import measure
 
 CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderPlanned})
 EMITS: frozenset[type[OrderFact]] = frozenset({WindowClosed})

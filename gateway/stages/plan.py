@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from marketplace_core.dispatch.planner import DeviceState, plan
-
 from gateway.live import LiveState
 from gateway.store.facts import record_fact
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id
 from gateway.store.writer import Transaction
+from marketplace_core.dispatch.planner import DeviceState, plan
 from marketplace_core.events import OrderAwarded, OrderFact, OrderInfeasible, OrderPlanned
 from marketplace_core.ports import Record
 

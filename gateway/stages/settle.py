@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from marketplace_core.settlement.booking import settle
-
 from gateway.store.delivery import lines_of, postings_of, record_settlement, windows_of
 from gateway.store.facts import record_fact
 from gateway.store.market import contract_by_id, order_by_id
 from gateway.store.writer import Transaction
 from marketplace_core.events import DeliveryVerified, OrderFact, OrderSettled
 from marketplace_core.ports import Record
+from marketplace_core.settlement.booking import settle
 
 CONSUMES: frozenset[type[OrderFact]] = frozenset({DeliveryVerified})
 EMITS: frozenset[type[OrderFact]] = frozenset({OrderSettled})

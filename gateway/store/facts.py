@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from marketplace_core.dispatch.lifecycle import advance
-
 from gateway.store.market import OrderRow, order_by_id, set_order_state
 from gateway.store.writer import Transaction
+from marketplace_core.dispatch.lifecycle import advance
 from marketplace_core.events import OrderAwarded, StreetFact
 
 

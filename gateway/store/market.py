@@ -10,11 +10,11 @@ from collections.abc import Collection
 from typing import TypeVar
 
 import msgspec
-from marketplace_core.dispatch.lifecycle import OrderState
 from sqlalchemy import Connection, insert, or_, select, update
 
 from gateway.store.engine import to_us
 from gateway.store.tables import assets, bids, contracts, needs, orders
+from marketplace_core.dispatch.lifecycle import OrderState
 from marketplace_core.dispatch.order import Call, Order
 from marketplace_core.errors import RejectedError
 from marketplace_core.intervals import Interval
