@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_lease_is_refreshed_while_the_gateway_lives(tmp_path: Path) -> None:
         finally:
             assert gateway.stop() == 0
         log = here.log()
+        logged = [json.loads(line) for line in gateway.tail(1000).splitlines()]
+        about_devices = [e for e in logged if e["event"] in {"setpoints_issued", "device_released"}]
+        assert {e["order_id"] for e in about_devices} == {order_id}
         released = [e for e in log if e["device"] == "bat-1" and e.get("enabled") == 0]
         assert len(released) == 1
         # 20 market minutes outlast the lease of 10: without refreshes it would have reverted.

@@ -111,8 +111,10 @@ class Conductor:
         tasks.create_task(self._do(group, work))
 
     async def _do(self, group: list[Held], work: Callable[[list[Held]], Awaitable[None]]) -> None:
+        orders = ",".join(sorted({held.setpoint.order_id for held in group}))
         try:
-            await work(group)
+            with structlog.contextvars.bound_contextvars(order_id=orders):
+                await work(group)
         finally:
             for held in group:
                 held.busy = False

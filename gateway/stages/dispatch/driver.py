@@ -51,6 +51,7 @@ class Driver:
         for held in group:
             held.state = SetpointState.ISSUED
         self._measure_lateness(group)
+        _log.info("setpoints_issued", devices=len(setpoints))
         await self._issue(group)
 
     async def refresh(self, group: list[Held]) -> None:
@@ -93,10 +94,7 @@ class Driver:
             outcome = await self._adapter(held).release(
                 setpoint.device_id, order_id=setpoint.order_id, revision=setpoint.revision
             )
-            _log.info(
-                "device_released", device=setpoint.device_id, order_id=setpoint.order_id,
-                outcome=state_of(outcome).value,
-            )  # fmt: skip
+            _log.info("device_released", device=setpoint.device_id, outcome=state_of(outcome).value)
         if held.state is SetpointState.APPLIED:
             await self._journal.released(setpoint)
 
