@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
@@ -34,6 +35,8 @@ _PRESENCE_S: Final = 0.5
 """Wall seconds after a connection within which the broker hands out retained presence."""
 _STRIDE: Final = 200
 """Commands published before others get a turn on the event loop."""
+_DRAIN_S: Final = 2.0
+"""Longest wall seconds that handlers of inbound messages may take to end."""
 
 
 class UnpublishedError(DeviceError):
@@ -116,8 +119,10 @@ class MqttAdapter:
         finally:
             # The connections are closed: handlers that still wait may end, unheard.
             intake.abandon()
-            await self._telemetry.drained()
-            await self._control.drained()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_S):
+                    await self._telemetry.drained()
+                    await self._control.drained()
 
     async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Publish all commands at once, then yield outcomes as acknowledgements arrive."""

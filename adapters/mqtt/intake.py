@@ -48,6 +48,7 @@ class TelemetryIntake:
         self._stored = stored
         self._waiting: list[_Message] = []
         self._fresh = asyncio.Event()
+        self._ended = False
         self._sequences: dict[str, DeviceSequence] = {}
 
     def gaps(self) -> dict[str, int]:
@@ -68,6 +69,9 @@ class TelemetryIntake:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Message(device_id, telemetry, readings, done))
         self._fresh.set()
+        if self._ended:
+            # A message that was on its way when the adapter ended: nobody would commit it.
+            self.abandon()
         await done
 
     async def run(self) -> None:
@@ -89,6 +93,7 @@ class TelemetryIntake:
         Only when the connection is closed: what they acknowledge then reaches nobody, and
         the broker keeps the messages for the next session.
         """
+        self._ended = True
         for message in self._waiting:
             if not message.done.done():
                 message.done.set_result(None)
