@@ -19,7 +19,7 @@ def test_devices_fall_back_when_the_gateway_stays_dead(tmp_path: Path) -> None:
         try:
             here.await_telemetry()
             # Long enough for the lease to end well before the order does.
-            order_id = here.submit(here.sign_contract(periods=6))
+            order_id = here.submit(here.sign_contract(periods=6, lead_s=4.0))
             assert order_id is not None
 
             def in_force() -> bool:
@@ -48,7 +48,7 @@ def test_lease_is_refreshed_while_the_gateway_lives(tmp_path: Path) -> None:
         gateway = here.lab.start()
         try:
             here.await_telemetry()
-            order_id = here.submit(here.sign_contract(periods=4))
+            order_id = here.submit(here.sign_contract(periods=4, lead_s=4.0))
             assert order_id is not None
             here.await_state(order_id, "settled", seconds=60)
         finally:

@@ -47,7 +47,7 @@ class Street:
         self.lab.write_settings()
         self.window: dict[str, str] = {}
 
-    def sign_contract(self, *, lead_s: float = 6.0, periods: int = 1) -> str:
+    def sign_contract(self, *, lead_s: float = 12.0, periods: int = 1) -> str:
         """A contract over the next settlement period that starts in `lead_s` wall seconds."""
         start = next_period(self.lab.market_now() + timedelta(seconds=lead_s * SPEED), MINUTES)
         end = start + timedelta(minutes=MINUTES * periods)
