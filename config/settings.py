@@ -76,6 +76,7 @@ class ProfileSettings(Section):
     capacity_kwh: float | None = None
     notice_s: float = Field(default=0.0, ge=0)
     telemetry_s: float = Field(default=60.0, gt=0)
+    tier: int = Field(default=0, ge=0)
 
 
 class ModbusDeviceSettings(Section):

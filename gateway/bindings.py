@@ -29,6 +29,7 @@ def device_profile(device_id: str, protocol: str, settings: ProfileSettings) -> 
         capacity_kwh=None if capacity is None else Kwh(capacity),
         notice_s=settings.notice_s,
         telemetry_s=settings.telemetry_s,
+        tier=settings.tier,
     )
 
 

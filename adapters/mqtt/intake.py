@@ -125,10 +125,9 @@ class TelemetryIntake:
                 return
 
     def _reading(self, device_id: str, boot: int, reading: wire.WireReading) -> Reading:
-        start = _EPOCH + timedelta(microseconds=reading.start_us)
         return Reading(
             series=device_id,
-            start=self._time.to_market(start),
+            start=self._at(reading.start_us),
             seconds=reading.seconds * self._time.speed,
             power_kw=Kw(reading.power_w / 1000.0),
             boot=boot,
@@ -136,4 +135,10 @@ class TelemetryIntake:
             soc_kwh=None if reading.soc_wh is None else reading.soc_wh / 1000.0,
             available=reading.available,
             sample_kw=None if reading.sample_w is None else Kw(reading.sample_w / 1000.0),
+            wanted_kwh=None if reading.wanted_wh is None else reading.wanted_wh / 1000.0,
+            leaves_at=None if reading.leaves_us is None else self._at(reading.leaves_us),
         )
+
+    def _at(self, micros: int) -> datetime:
+        """Market time of a wall instant on the wire."""
+        return self._time.to_market(_EPOCH + timedelta(microseconds=micros))

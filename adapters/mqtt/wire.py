@@ -70,6 +70,10 @@ class WireReading(msgspec.Struct, frozen=True, array_like=True):
     """Energy stored, for a device that stores any."""
     available: bool = True
     """Whether the device can be driven now."""
+    wanted_wh: _WattHours | None = None
+    """Energy that a load with a deadline still wants to take."""
+    leaves_us: _Micros | None = None
+    """Its deadline, wall time."""
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ TELEMETRY = bytes.fromhex(
     "a176 01"  # "v": 1
     "a4626f6f74 02"  # "boot": 2
     "a872656164696e6773 91"  # "readings": array of 1
-    "97"  # array of 7
+    "99"  # array of 9
     "07"  # sequence 7
     "cf00055b84b429c400"  # start 1508000400000000 us, 2017-10-14T17:00:00Z
     "cb404e000000000000"  # 60 s
@@ -25,6 +25,8 @@ TELEMETRY = bytes.fromhex(
     "cbc0b9000000000000"  # -6400 W
     "cb40a9000000000000"  # 3200 Wh
     "c3"  # available
+    "cb40b1940000000000"  # wants 4500 Wh
+    "cf00055b84b429c400"  # leaves at 1508000400000000 us
     "a66f6c64657374 05"  # "oldest": 5
 )
 COMMAND = bytes.fromhex(
@@ -60,7 +62,10 @@ VECTORS: list[tuple[bytes, wire.Payload, Callable[[bytes], object]]] = [
         wire.Telemetry(
             boot=2,
             readings=[
-                wire.WireReading(7, 1_508_000_400_000_000, 60.0, -6600.0, -6400.0, 3200.0, True)
+                wire.WireReading(
+                    7, 1_508_000_400_000_000, 60.0, -6600.0, -6400.0, 3200.0, True, 4500.0,
+                    1_508_000_400_000_000,
+                )
             ],
             oldest=5,
         ),
@@ -92,6 +97,16 @@ def test_payload_has_exactly_these_bytes(
 ) -> None:
     assert wire.encode(value).hex(" ") == data.hex(" ")
     assert decode(data) == value
+
+
+def test_a_device_may_leave_out_what_stands_last_in_a_reading() -> None:
+    short = bytes.fromhex(
+        "83 a176 01 a4626f6f74 02 a872656164696e6773 91 94 07 cf00055b84b429c400"
+        "cb404e000000000000 cbc0b9c80000000000"
+    )
+    reading = wire.decode_telemetry(short).readings[0]
+    assert reading == wire.WireReading(7, 1_508_000_400_000_000, 60.0, -6600.0)
+    assert (reading.available, reading.wanted_wh, reading.leaves_us) == (True, None, None)
 
 
 def test_json_of_a_device_means_the_same() -> None:
