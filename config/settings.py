@@ -77,6 +77,7 @@ class ProfileSettings(Section):
     notice_s: float = Field(default=0.0, ge=0)
     telemetry_s: float = Field(default=60.0, gt=0)
     tier: int = Field(default=0, ge=0)
+    aggregate: bool = False
 
 
 class ModbusDeviceSettings(Section):
@@ -151,6 +152,8 @@ class ObserveSettings(Section):
 
     grace_s: float = Field(default=120.0, ge=0)
     late_for_s: float = Field(default=86_400.0, ge=0)
+    rebound_s: float = Field(default=3_600.0, ge=0)
+    """How long after an order its contracts are watched on: the rebound is measured."""
 
 
 class Settings(Section):

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from gateway.flags import Flags
 from gateway.ingest import Ingest
 from gateway.live import LiveState
 from gateway.observability.health import Health
@@ -26,6 +27,7 @@ from gateway.store.roots import RootLog
 from gateway.store.setpoints import OPEN, SetpointRow, SetpointState, setpoints_in
 from gateway.store.writer import Writer
 from gateway.street import Carrier
+from gateway.tracking import Tracker
 from marketplace_core.ports import Clock, DeviceAdapter
 
 _ADAPTERS_WAIT_S: Final = 10.0
@@ -66,6 +68,8 @@ class Application:
     carriers: Sequence[Carrier]
     conductor: Conductor
     observe: Observe
+    flags: Flags
+    tracker: Tracker
     roots: RootLog
     root_every_s: float
     clock: Clock
@@ -99,6 +103,7 @@ class Application:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[self.listener]))
             work = [self._root_periodically(), self._keep_quarantined(), self.observe.run()]
+            work += [self.flags.run(), self.tracker.run()]
             work += [carrier.run() for carrier in self.carriers]
             work += [
                 self._adapter(adapter, ready[protocol])

@@ -30,6 +30,7 @@ def device_profile(device_id: str, protocol: str, settings: ProfileSettings) -> 
         notice_s=settings.notice_s,
         telemetry_s=settings.telemetry_s,
         tier=settings.tier,
+        aggregate=settings.aggregate,
     )
 
 

@@ -26,6 +26,7 @@ from gateway.app import Application
 from gateway.bindings import check_unique, modbus_endpoints, mqtt_devices, openadr_vens
 from gateway.bus.local import LocalBus
 from gateway.clock import SystemClock
+from gateway.flags import Flags
 from gateway.ingest import Ingest
 from gateway.live import LiveState
 from gateway.market import Market
@@ -49,11 +50,13 @@ from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
 from gateway.store.writer import Writer
 from gateway.street import Carrier, Stage
+from gateway.tracking import Tracker
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.ids import IdSource
 from marketplace_core.intervals import SettlementGrid
-from marketplace_core.ports import Bus, DeviceAdapter, TimeMap
+from marketplace_core.ports import Bus, DeviceAdapter, Record, TimeMap
 from marketplace_core.simtime import AffineTime, check_speed, from_unix, identity
+from marketplace_core.verification.reading import Reading
 
 _QUARANTINE_QUEUE = 10_000
 _SLOWEST_TIMER_WALL_S = 1.0
@@ -77,6 +80,8 @@ class Basis:
     writer: Writer
     readings: SqliteReadings
     new_id: Callable[[str], str]
+    heard: list[Callable[[list[Record]], None]]
+    """Who else hears of committed facts in this process, after the bus."""
 
 
 def build(
@@ -89,15 +94,26 @@ def build(
     _check_time(settings, profiles)
     live = LiveState(profiles, basis.clock)
     observe = _observe(basis)
+    flags = Flags(writer=basis.writer, clock=basis.clock, profiles=profiles, metrics=basis.metrics)
+    intake = Intake(clock=basis.clock, grid=basis.grid, new_id=basis.new_id)
+    tracker = Tracker(
+        engine=basis.engine, writer=basis.writer, intake=intake, live=live, flags=flags,
+        profiles=profiles, clock=basis.clock, metrics=basis.metrics,
+    )  # fmt: skip
+    basis.heard.append(tracker.heard)
+
+    def stored(readings: Sequence[Reading]) -> None:
+        observe.stored(readings)
+        tracker.stored(readings)
+
     quarantine: asyncio.Queue[Quarantined] = asyncio.Queue(_QUARANTINE_QUEUE)
     ingest = Ingest(
         basis.readings, live=live, clock=basis.clock, metrics=basis.metrics,
-        spawn=lambda message: _keep(quarantine, message), stored=observe.stored,
+        spawn=lambda message: _keep(quarantine, message), stored=stored, flags=flags,
     )  # fmt: skip
     conductor = _conductor(basis, adapters, profiles)
     roots = RootLog(settings.store.roots, load_or_create_key(settings.store.signing_key))
     health = Health({"api", *adapters})
-    intake = Intake(clock=basis.clock, grid=basis.grid, new_id=basis.new_id)
     services = Services(
         engine=basis.engine, writer=basis.writer, market=Market(basis.clock, basis.new_id),
         intake=intake, ingest=ingest, readings=basis.readings, live=live,
@@ -108,7 +124,7 @@ def build(
     stages: list[Stage] = [
         Award(), Plan(live),
         Dispatch(profiles=profiles, new_id=basis.new_id, planned=conductor.planned),
-        observe, Verify(basis.readings, basis.grid), Settle(basis.new_id),
+        observe, Verify(basis.readings, basis.grid, _rebound(settings)), Settle(basis.new_id),
     ]  # fmt: skip
     return Application(
         engine=basis.engine, writer=basis.writer, readings=basis.readings, live=live,
@@ -118,7 +134,7 @@ def build(
                     metrics=basis.metrics, after=live.warmed if stage.name == "plan" else None)
             for stage in stages
         ],
-        conductor=conductor, observe=observe, roots=roots,
+        conductor=conductor, observe=observe, flags=flags, tracker=tracker, roots=roots,
         root_every_s=settings.store.root_every_s, clock=basis.clock, health=health,
         api=create_application(services), listener=_listener(settings), tls=_tls(settings),
         restore=lambda rows: _restore(adapters, rows),
@@ -131,6 +147,13 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
     engine = open_engine(settings.store.database)
     market = settings.market
     ids = IdSource(lambda: time.time_ns() // 1_000_000, secrets.randbits)
+    heard: list[Callable[[list[Record]], None]] = []
+
+    def publish(records: list[Record]) -> None:
+        bus.publish(records)
+        for each in heard:
+            each(records)
+
     return Basis(
         settings=settings,
         clock=clock,
@@ -139,9 +162,10 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
         engine=engine,
         bus=bus,
         metrics=Metrics(),
-        writer=Writer(engine, journal(clock, settings.store.journal_shards), bus.publish),
+        writer=Writer(engine, journal(clock, settings.store.journal_shards), publish),
         readings=SqliteReadings(settings.store.readings),
         new_id=ids.new,
+        heard=heard,
     )
 
 
@@ -206,12 +230,16 @@ def _vtn(settings: Settings) -> OpenAdrVtn:
     )  # fmt: skip
 
 
+def _rebound(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.observe.rebound_s)
+
+
 def _observe(basis: Basis) -> Observe:
     settings = basis.settings.observe
     return Observe(
         engine=basis.engine, writer=basis.writer, readings=basis.readings, clock=basis.clock,
         grid=basis.grid, grace=timedelta(seconds=settings.grace_s),
-        late_for=timedelta(seconds=settings.late_for_s),
+        late_for=timedelta(seconds=settings.late_for_s), rebound=_rebound(basis.settings),
     )  # fmt: skip
 
 

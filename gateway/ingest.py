@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import structlog
 
+from gateway.flags import Flags
 from gateway.live import LiveState
 from gateway.observability.metrics import Metrics
 from gateway.store.readings import Quarantined, SqliteReadings
 from marketplace_core.ports import Clock
+from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +30,7 @@ class Ingest:
         metrics: Metrics,
         spawn: Callable[[Quarantined], None],
         stored: Callable[[Sequence[Reading]], None],
+        flags: Flags,
     ) -> None:
         """`spawn` keeps a quarantined message; `stored` hears of readings that were new."""
         self._readings = readings
@@ -35,6 +39,7 @@ class Ingest:
         self._metrics = metrics
         self._spawn = spawn
         self._stored = stored
+        self._flags = flags
 
     async def store(self, readings: Sequence[Reading]) -> None:
         """Return once the readings are durable; duplicates vanish. Raises StoreError."""
@@ -44,9 +49,15 @@ class Ingest:
         self._live.update(fresh)
         self._stored(fresh)
 
-    def quarantine(self, *, source: str, reason: str, evidence: bytes) -> None:
+    def quarantine(self, *, source: str, reason: str, evidence: bytes, device_id: str = "") -> None:
         """Put a malformed message aside, counted and shown."""
         self._metrics.quarantined.inc()
         _log.warning("message_quarantined", source=source, reason=reason, size=len(evidence))
-        message = Quarantined(at=self._clock.now(), source=source, reason=reason, evidence=evidence)
-        self._spawn(message)
+        now = self._clock.now()
+        self._spawn(Quarantined(at=now, source=source, reason=reason, evidence=evidence))
+        if device_id:
+            self.noticed(device_id=device_id, kind=FlagKind.MALFORMED, since=now, evidence=reason)
+
+    def noticed(self, *, device_id: str, kind: FlagKind, since: datetime, evidence: str) -> None:
+        """Pass on what an adapter noticed about a device."""
+        self._flags.found(device_id=device_id, kind=kind, since=since, evidence=evidence)

@@ -81,6 +81,8 @@ class LiveState:
             soc_kwh=reading.soc_kwh,
             available=reading.available,
             connected=self._fresh(device_id, self._clock.now()),
+            wanted_kwh=reading.wanted_kwh,
+            leaves_at=reading.leaves_at,
         )
 
     def _fresh(self, device_id: str, now: datetime) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
+from marketplace_core.dispatch.order import Shortfall
 from marketplace_core.intervals import Interval
 from marketplace_core.units import Direction, Kw
 
@@ -16,6 +18,21 @@ class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True):
     need_id: str
     kw: Kw
     interval: Interval
+
+
+class RevisePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Plan what is left of a running order anew, because something falls short."""
+
+    order_id: str
+    revision: int
+    """The number that the new plan gets: one above the plan in force."""
+    since: datetime
+    """From when on; the order's end stays."""
+    short: tuple[Shortfall, ...]
+    """Devices that do not do their share."""
+    missing: tuple[tuple[str, Kw], ...]
+    """Contract id and the kilowatts that its own devices cannot make up."""
+    reason: str
 
 
 class PublishNeed(msgspec.Struct, frozen=True, kw_only=True):

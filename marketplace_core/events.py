@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order
+from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order, Shortfall
 from marketplace_core.dispatch.setpoint import Applied, Refused, Setpoint, Unconfirmed, Unreachable
 from marketplace_core.intervals import Interval
 from marketplace_core.procurement.bid import Bid, Clearing
@@ -21,6 +21,7 @@ from marketplace_core.procurement.need import Need
 from marketplace_core.registry.asset import Asset
 from marketplace_core.settlement.statement import Posting, StatementLine
 from marketplace_core.units import Kw, Kwh
+from marketplace_core.verification.flags import Flag
 
 
 class OrderFact(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -34,6 +35,17 @@ class OrderSubmitted(OrderFact, frozen=True, kw_only=True):
     """Intake accepted an order; from here on it is durable."""
 
     order: Order
+
+
+class OrderRevised(OrderFact, frozen=True, kw_only=True):
+    """A running order enters the street again, to be planned anew for what is left of it."""
+
+    order: Order
+    """With the new revision and the interval that is left."""
+    short: tuple[Shortfall, ...]
+    missing: tuple[tuple[str, Kw], ...]
+    """Contract id and the kilowatts that its own devices cannot make up."""
+    reason: str
 
 
 class OrderRejected(OrderFact, frozen=True, kw_only=True):
@@ -134,6 +146,10 @@ class DeliveryVerified(OrderFact, frozen=True, kw_only=True):
     note: str = ""
 
 
+class ReboundMeasured(DeliveryVerified, frozen=True, kw_only=True):
+    """A settlement period after the order: what its devices take back. Nothing is owed for it."""
+
+
 class OrderSettled(OrderFact, frozen=True, kw_only=True):
     """Statement lines and their double entries."""
 
@@ -181,8 +197,15 @@ class ContractSigned(MarketFact, frozen=True, kw_only=True):
     at: datetime
 
 
+class DeviceFlagged(MarketFact, frozen=True, kw_only=True):
+    """Something is wrong with a device; a person decides what follows from it."""
+
+    flag: Flag
+
+
 StreetFact = (
     OrderSubmitted
+    | OrderRevised
     | OrderRejected
     | OrderAwarded
     | OrderInfeasible
@@ -194,19 +217,22 @@ StreetFact = (
     | SetpointsUnconfirmed
     | WindowClosed
     | DeliveryVerified
+    | ReboundMeasured
     | OrderSettled
 )
-AnyMarketFact = AssetsRegistered | NeedPublished | BidPlaced | AuctionCleared | ContractSigned
+AnyMarketFact = (
+    AssetsRegistered | NeedPublished | BidPlaced | AuctionCleared | ContractSigned | DeviceFlagged
+)
 Fact = StreetFact | AnyMarketFact
 
 STREET: Final[tuple[tuple[type[OrderFact], ...], ...]] = (
-    (OrderSubmitted,),
+    (OrderSubmitted, OrderRevised),
     (OrderAwarded, OrderRejected),
     (OrderPlanned, OrderInfeasible),
     (SetpointsIssued,),
     (SetpointsApplied, SetpointsRefused, SetpointsUnreachable, SetpointsUnconfirmed),
     (WindowClosed,),
-    (DeliveryVerified,),
+    (DeliveryVerified, ReboundMeasured),
     (OrderSettled,),
 )
 """Left to right; facts of one tuple stand side by side."""

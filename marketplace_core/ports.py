@@ -11,6 +11,7 @@ import msgspec
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import ReadBack, Setpoint, SetpointOutcome
 from marketplace_core.events import Fact
+from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
 
@@ -83,8 +84,17 @@ class ReadingSink(Protocol):
     async def store(self, readings: Sequence[Reading]) -> None:
         """Return only after the readings are committed; duplicates vanish. Raises StoreError."""
 
-    def quarantine(self, *, source: str, reason: str, evidence: bytes) -> None:
-        """Put a malformed message aside, counted and shown; never raises."""
+    def quarantine(self, *, source: str, reason: str, evidence: bytes, device_id: str = "") -> None:
+        """Put a malformed message aside, counted and shown; never raises.
+
+        `device_id` says whose message it was, where that is known.
+        """
+
+    def noticed(self, *, device_id: str, kind: FlagKind, since: datetime, evidence: str) -> None:
+        """Say what is wrong with a device as its protocol shows it; never raises.
+
+        `since` is the market time from which on it could be seen.
+        """
 
 
 class DeviceAdapter(Protocol):

@@ -13,6 +13,7 @@ import structlog
 from adapters.base import refuse
 from adapters.modbus.control import ActivePower, Control, InForce, PowerLimit, RestartsOn
 from adapters.modbus.link import COMMAND, LinkError, ModbusLink
+from adapters.modbus.silence import Silence
 from adapters.modbus.sunspec import SunSpecError, Value
 from adapters.modbus.unit import MaybeWritten, SunSpecUnit
 from marketplace_core.dispatch.profile import DeviceProfile
@@ -28,6 +29,7 @@ from marketplace_core.dispatch.setpoint import (
 from marketplace_core.errors import DeviceError, StoreError
 from marketplace_core.ports import Clock, ReadingSink, TimeMap
 from marketplace_core.units import Kw
+from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
 Role = Literal["battery", "inverter", "meter"]
@@ -246,13 +248,20 @@ class ModbusAdapter:
     async def _poll(self, bound: _Bound, sink: ReadingSink) -> None:
         interval = timedelta(seconds=bound.endpoint.profile.telemetry_s)
         last: datetime | None = None
+        silent = Silence()
         while True:
             at = self._clock.now()
             try:
                 reading = await self._sample(bound, at, last)
             except (LinkError, SunSpecError) as error:
                 _log.info("poll_failed", device=bound.endpoint.device_id, error=str(error))
+                if silent.failed(at):
+                    sink.noticed(
+                        device_id=bound.endpoint.device_id, kind=FlagKind.TIMES_OUT,
+                        since=silent.since or at, evidence=str(error),
+                    )  # fmt: skip
             else:
+                silent.answered()
                 bound.heard = last = at
                 if reading is not None:
                     await self._store(sink, reading)

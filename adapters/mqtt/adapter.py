@@ -12,6 +12,7 @@ import msgspec
 from adapters.base import refuse
 from adapters.mqtt import wire
 from adapters.mqtt.exchange import Answers, Expected, MqttDevice, Translator
+from adapters.mqtt.inbound import Inbound, topics_of
 from adapters.mqtt.intake import TelemetryIntake
 from adapters.mqtt.link import MqttBroker, MqttLink
 from adapters.mqtt.presence import Presence
@@ -23,7 +24,7 @@ from marketplace_core.dispatch.setpoint import (
     Unconfirmed,
     Unreachable,
 )
-from marketplace_core.errors import ConfigError, DeviceError, StoreError
+from marketplace_core.errors import DeviceError, StoreError
 from marketplace_core.ports import Clock, ReadingSink, TimeMap
 
 __all__ = ["MqttAdapter", "MqttBroker", "MqttDevice"]
@@ -66,12 +67,7 @@ class MqttAdapter:
         Raises: ConfigError when a name cannot stand in a topic.
         """
         self._devices = {device.device_id: device for device in devices}
-        self._topics = _topics(self._devices.values())
-        self._routes = {
-            topics[kind]: (device_id, kind)
-            for device_id, topics in self._topics.items()
-            for kind in ("telemetry", "ack", "status")
-        }
+        self._topics = topics_of(self._devices.values())
         self._clock = clock
         self._time = time_map
         self._ack_timeout_s = ack_timeout_s
@@ -82,8 +78,8 @@ class MqttAdapter:
         self._presence = Presence(clock, self._devices.values())
         self._presence_known_at = 0.0
         self._expected = Expected()
-        self._sink: ReadingSink | None = None
         self._intake: TelemetryIntake | None = None
+        self._inbound: Inbound | None = None
 
     @property
     def gaps(self) -> dict[str, int]:
@@ -100,8 +96,11 @@ class MqttAdapter:
 
     async def run(self, sink: ReadingSink, *, ready: Callable[[], None]) -> None:
         """Hold both sessions and take telemetry until cancelled."""
-        self._sink = sink
         intake = self._intake = TelemetryIntake(sink, self._time, self._confirm_stored)
+        self._inbound = Inbound(
+            self._topics, sink=sink, intake=intake, presence=self._presence,
+            expected=self._expected, clock=self._clock,
+        )  # fmt: skip
 
         def on_up() -> None:
             if self._control.connected and self._telemetry.connected:
@@ -248,33 +247,11 @@ class MqttAdapter:
         finally:
             self._expected.remove(command.id, device_id, answers)
 
-    async def _on_message(self, topic: str, payload: bytes) -> None:
+    async def _on_message(self, topic: str, payload: bytes, again: bool) -> None:  # noqa: FBT001
         """Return when the broker may be told that the message is dealt with."""
-        sink, intake = self._sink, self._intake
-        if sink is None or intake is None:
+        if self._inbound is None:
             raise StoreError("the adapter is not running")
-        try:
-            await self._take(intake, topic, payload)
-        except wire.WireError as error:
-            # Acknowledged all the same: poison that comes back for ever helps nobody.
-            sink.quarantine(source=topic, reason=str(error), evidence=error.evidence)
-
-    async def _take(self, intake: TelemetryIntake, topic: str, payload: bytes) -> None:
-        route = self._routes.get(topic)
-        if route is None:
-            organisation, device_id, _ = wire.split_topic(topic)
-            raise wire.WireError(f"no device {organisation}/{device_id} is bound", payload)
-        device_id, kind = route
-        if kind == "telemetry":
-            telemetry = wire.decode_telemetry(payload)
-            self._presence.reported(device_id)
-            await intake.take(device_id, telemetry, payload)
-        elif kind == "ack":
-            answer = wire.decode_acknowledgement(payload)
-            self._presence.heard(device_id)
-            self._expected.answered(device_id, answer)
-        elif payload:  # an empty one only clears what was retained
-            self._presence.heard(device_id, online=wire.decode_status(payload).online)
+        await self._inbound.take(topic, payload, again=again)
 
     def _confirm_stored(self, device_id: str, boot: int, through: int) -> None:
         topic = self._topics[device_id]["stored"]
@@ -285,16 +262,3 @@ class MqttAdapter:
             setpoint_id=setpoint.id, device_id=setpoint.device_id, at=self._clock.now(),
             reason=reason,
         )  # fmt: skip
-
-
-def _topics(devices: Iterable[MqttDevice]) -> dict[str, dict[str, str]]:
-    kinds: tuple[wire.Kind, ...] = ("telemetry", "command", "ack", "stored", "status")
-    try:
-        return {
-            device.device_id: {
-                kind: wire.topic(device.organisation, device.device_id, kind) for kind in kinds
-            }
-            for device in devices
-        }
-    except ValueError as error:
-        raise ConfigError(f"mqtt.devices: {error}") from error

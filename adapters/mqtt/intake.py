@@ -55,6 +55,12 @@ class TelemetryIntake:
         """Readings given up as lost, per device that lost any."""
         return {device: known.gaps for device, known in self._sequences.items() if known.gaps}
 
+    def dropped_before(self, device_id: str, telemetry: wire.Telemetry) -> bool:
+        """Whether a device sends nothing but what it had dropped already: somebody replays it."""
+        known = self._sequences.get(device_id)
+        numbers = [reading.sequence for reading in telemetry.readings]
+        return known is not None and known.dropped(telemetry.boot, numbers)
+
     async def take(self, device_id: str, telemetry: wire.Telemetry, payload: bytes) -> None:
         """Return once the readings are committed, or given up because the adapter ends.
 

@@ -7,7 +7,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import gmqtt
@@ -32,7 +32,8 @@ _gmqtt_log = logging.getLogger("gmqtt")
 _gmqtt_log.setLevel(logging.CRITICAL)  # what it says, we say in our own log
 _log = structlog.get_logger(__name__)
 
-OnMessage = Callable[[str, bytes], Awaitable[None]]
+OnMessage = Callable[[str, bytes, bool], Awaitable[None]]
+"""Topic, payload, and whether the broker may have delivered it before."""
 
 
 class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,13 +175,14 @@ class MqttLink:
             client.set_auth_credentials(self._broker.username, self._broker.password)
 
         async def on_message(
-            _client: object, topic: str | bytes, payload: bytes, _qos: int, _properties: object
-        ) -> int:
+            _client: object, topic: str | bytes, payload: bytes, _qos: int,
+            properties: Mapping[str, Any],
+        ) -> int:  # fmt: skip
             self._handling += 1
             try:
                 # A topic that is not UTF-8 comes as bytes.
                 name = topic if isinstance(topic, str) else topic.decode(errors="replace")
-                await self._on_message(name, payload)
+                await self._on_message(name, payload, bool(properties["dup"]))
             finally:
                 self._handling -= 1
                 if not self._handling:

@@ -17,6 +17,8 @@ class _Boot:
     def __init__(self, through: int) -> None:
         self.through = through
         self.ahead: set[int] = set()
+        self.oldest = 0
+        """Highest of the lowest numbers that the device said it still keeps."""
 
     def skip_to(self, through: int) -> int:
         """Give up what is missing up to and with `through`; return how many that are."""
@@ -67,11 +69,17 @@ class DeviceSequence:
             known.add(numbers)
             self.gaps += known.skip_to(max(known.ahead, default=-1))
             return known.through
+        known.oldest = max(known.oldest, oldest)
         self.gaps += known.skip_to(oldest - 1)
         known.add(numbers)
         if len(known.ahead) > _AHEAD:
             self.gaps += known.skip_to(min(known.ahead) - 1)
         return known.through
+
+    def dropped(self, boot: int, numbers: list[int]) -> bool:
+        """Whether the device had dropped all of these as stored before it sent them."""
+        known = self._boots.get(boot)
+        return known is not None and bool(numbers) and max(numbers) < known.oldest
 
     def _remember(self, boot: int, known: _Boot) -> _Boot:
         self._boots[boot] = known

@@ -6,6 +6,8 @@ import math
 from datetime import datetime
 from typing import Final
 
+import msgspec
+
 from adapters.openadr.state import EventRecord
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import (
@@ -99,8 +101,10 @@ def _answered(event: EventRecord, at: datetime) -> SetpointOutcome:
             at=at,
             lease_remaining_s=(setpoint.valid_until - at).total_seconds(),
         )
-    said = "opted out" if event.code.startswith("2") else "refused"
-    return refused(setpoint, at, f"the VEN {said}", f"response code {event.code}")
+    declined = event.code.startswith("2")
+    said = "opted out" if declined else "refused"
+    outcome = refused(setpoint, at, f"the VEN {said}", f"response code {event.code}")
+    return msgspec.structs.replace(outcome, declined=declined)
 
 
 def _overtaken(setpoint: Setpoint, event: EventRecord | None, at: datetime) -> SetpointOutcome:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from marketplace_core.verification.flags import FlagKind
+
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -26,6 +28,13 @@ class Metrics:
         )
         self.quarantined = Counter(
             "flexway_messages_quarantined", "Malformed messages put aside", registry=self.registry
+        )
+        self.flags = Counter(
+            "flexway_device_flags", "Findings about devices by kind", ["kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.revisions = Counter(
+            "flexway_plan_revisions", "Plans made anew while an order ran", registry=self.registry
         )
         self.dead_letters = Counter(
             "flexway_dead_letters", "Facts a stage could not handle", ["stage"],
@@ -64,5 +73,7 @@ class Metrics:
             self.lease_refreshes.labels(outcome=outcome)
         for state in ("submitted", "rejected", "awarded", "planned", "infeasible", "settled"):
             self.orders.labels(state=state)
+        for kind in FlagKind:
+            self.flags.labels(kind=kind.value)
         for stage in ("award", "plan", "dispatch", "observe", "verify", "settle"):
             self.dead_letters.labels(stage=stage)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.store.market import add_order, need_by_id
+import msgspec
+
+from gateway.store.facts import record_fact
+from gateway.store.market import add_order, need_by_id, order_by_id, set_order_revision
 from gateway.store.writer import Transaction
-from marketplace_core.commands import SubmitOrder
-from marketplace_core.dispatch.lifecycle import OrderState
+from marketplace_core.commands import RevisePlan, SubmitOrder
+from marketplace_core.dispatch.lifecycle import RUNNING, OrderState
 from marketplace_core.dispatch.order import Order
 from marketplace_core.errors import RejectedError
-from marketplace_core.events import OrderFact, OrderSubmitted
-from marketplace_core.intervals import SettlementGrid
+from marketplace_core.events import OrderFact, OrderRevised, OrderSubmitted
+from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.ports import Clock
 from marketplace_core.procurement.need import Need
 
 CONSUMES: frozenset[type[OrderFact]] = frozenset()
-EMITS: frozenset[type[OrderFact]] = frozenset({OrderSubmitted})
+EMITS: frozenset[type[OrderFact]] = frozenset({OrderSubmitted, OrderRevised})
 
 
 class Intake:
-    """Turns `SubmitOrder` into the first fact of an order."""
+    """Turns `SubmitOrder` into the first fact of an order, `RevisePlan` into that of a revision."""
 
     name = "intake"
     consumes = CONSUMES
@@ -47,6 +50,24 @@ class Intake:
         add_order(transaction.connection, order, OrderState.SUBMITTED)
         transaction.append(order.id, OrderSubmitted(order_id=order.id, order=order))
         return order
+
+    def revise(self, transaction: Transaction, command: RevisePlan) -> bool:
+        """Let a running order in again; False when that revision is not the next one any more."""
+        row = order_by_id(transaction.connection, command.order_id)
+        end = row.order.interval.end
+        running = row.state in RUNNING and command.since < end
+        if not running or command.revision != row.revision + 1:
+            return False
+        order = msgspec.structs.replace(
+            row.order, revision=command.revision, interval=Interval(command.since, end)
+        )
+        set_order_revision(transaction.connection, order.id, order.revision)
+        fact = OrderRevised(
+            order_id=order.id, revision=order.revision, order=order, short=command.short,
+            missing=command.missing, reason=command.reason,
+        )  # fmt: skip
+        record_fact(transaction, fact)
+        return True
 
     def _check(self, need: Need, state: str, buyer: str, command: SubmitOrder) -> None:
         span = command.interval

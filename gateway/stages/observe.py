@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine
 from gateway.store.delivery import (
     WindowRow,
     close_window,
-    open_windows,
+    expect,
+    instruct,
     windows_ending_after,
     windows_open,
 )
@@ -21,7 +22,7 @@ from gateway.store.market import assets_by_id, contract_by_id, order_by_id
 from gateway.store.readings import SqliteReadings
 from gateway.store.writer import Transaction, Writer
 from marketplace_core.events import OrderFact, OrderPlanned, WindowClosed
-from marketplace_core.intervals import SettlementGrid
+from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.ports import Clock, Record
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
@@ -55,8 +56,12 @@ class Observe:
         grid: SettlementGrid,
         grace: timedelta,
         late_for: timedelta,
+        rebound: timedelta,
     ) -> None:
-        """`grace`: how long after its end a window waits; `late_for`: how long it may change."""
+        """`grace`: how long after its end a window waits; `late_for`: how long it may change.
+
+        `rebound`: how long after an order its contracts are watched on, instructed nothing.
+        """
         self._engine = engine
         self._writer = writer
         self._readings = readings
@@ -64,6 +69,7 @@ class Observe:
         self._grid = grid
         self._grace = grace
         self._late_for = late_for
+        self._rebound = rebound
         self._open: dict[tuple[str, str, datetime], Watched] = {}
         self._closed: dict[tuple[str, str, datetime], Watched] = {}
         self._late: set[tuple[str, str, datetime]] = set()
@@ -74,10 +80,18 @@ class Observe:
         fact = record.fact
         if not isinstance(fact, OrderPlanned):
             return
-        row = order_by_id(transaction.connection, fact.order_id)
-        periods = list(self._grid.periods(fact.interval))
+        connection = transaction.connection
+        row = order_by_id(connection, fact.order_id)
+        until = row.order.interval.end
+        after = Interval(until, until + self._rebound) if self._rebound else None
         for call in row.calls:
-            open_windows(transaction.connection, fact.order_id, call.contract_id, periods, call.kw)
+            periods = list(self._grid.periods(fact.interval))
+            instruct(
+                connection, fact.order_id, call.contract_id, periods,
+                kw=call.kw, span=fact.interval,
+            )  # fmt: skip
+            if after is not None:
+                expect(connection, fact.order_id, call.contract_id, self._grid.periods(after))
         transaction.after_commit.append(self._reload)
 
     def stored(self, readings: Sequence[Reading]) -> None:

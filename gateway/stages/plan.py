@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from gateway.live import LiveState
 from gateway.store.facts import record_fact
+from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id
 from gateway.store.writer import Transaction
-from marketplace_core.dispatch.planner import DeviceState, plan
-from marketplace_core.events import OrderAwarded, OrderFact, OrderInfeasible, OrderPlanned
+from marketplace_core.dispatch.planner import DeviceState, plan, replan
+from marketplace_core.events import (
+    OrderAwarded,
+    OrderFact,
+    OrderInfeasible,
+    OrderPlanned,
+    OrderRevised,
+)
 from marketplace_core.ports import Record
 
 CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderAwarded})
@@ -29,11 +36,27 @@ class Plan:
         fact = record.fact
         if not isinstance(fact, OrderAwarded):
             return
-        order = order_by_id(transaction.connection, fact.order_id).order
         fleet = {
             call.contract_id: self._devices(transaction, call.contract_id) for call in fact.calls
         }
+        if fact.revision > 0:
+            record_fact(transaction, self._again(fact, fleet, transaction))
+            return
+        order = order_by_id(transaction.connection, fact.order_id).order
         record_fact(transaction, plan(order, fact.calls, fleet))
+
+    def _again(
+        self, fact: OrderAwarded, fleet: dict[str, list[DeviceState]], transaction: Transaction
+    ) -> OrderPlanned | OrderInfeasible:
+        facts = [record.fact for record in read_streams(transaction.connection, [fact.order_id])]
+        asked = next(
+            each for each in reversed(facts)
+            if isinstance(each, OrderRevised) and each.revision == fact.revision
+        )  # fmt: skip
+        in_force = next(each for each in reversed(facts) if isinstance(each, OrderPlanned))
+        return replan(
+            asked.order, fact.calls, fleet, previous=in_force.allocations, short=asked.short
+        )
 
     def _devices(self, transaction: Transaction, contract_id: str) -> list[DeviceState]:
         contract = contract_by_id(transaction.connection, contract_id)

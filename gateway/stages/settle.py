@@ -32,11 +32,14 @@ class Settle:
         if not isinstance(fact, DeliveryVerified):
             return
         connection = transaction.connection
-        deliveries = [window.delivery for window in windows_of(connection, fact.order_id)]
+        order = order_by_id(connection, fact.order_id).order
+        deliveries = [
+            window.delivery for window in windows_of(connection, fact.order_id)
+            if window.period.start < order.interval.end
+        ]  # fmt: skip
         done = [delivery for delivery in deliveries if delivery is not None]
         if len(done) < len(deliveries):
             return
-        order = order_by_id(connection, fact.order_id).order
         ids = sorted({delivery.contract_id for delivery in done})
         contracts = {contract_id: contract_by_id(connection, contract_id) for contract_id in ids}
         booked = lines_of(connection, order.id)

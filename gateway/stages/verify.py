@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+import msgspec
+
 from gateway.store.delivery import record_delivery
 from gateway.store.facts import record_fact
 from gateway.store.journal import read_streams
@@ -12,7 +14,7 @@ from gateway.store.market import assets_by_id, contract_by_id, order_by_id, orde
 from gateway.store.readings import SqliteReadings
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.order import Order
-from marketplace_core.events import DeliveryVerified, OrderFact, WindowClosed
+from marketplace_core.events import DeliveryVerified, OrderFact, ReboundMeasured, WindowClosed
 from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.ports import Record
 from marketplace_core.procurement.contract import Contract
@@ -22,7 +24,7 @@ from marketplace_core.verification.delivery import verify
 from marketplace_core.verification.windows import history_of
 
 CONSUMES: frozenset[type[OrderFact]] = frozenset({WindowClosed})
-EMITS: frozenset[type[OrderFact]] = frozenset({DeliveryVerified})
+EMITS: frozenset[type[OrderFact]] = frozenset({DeliveryVerified, ReboundMeasured})
 _LOOK_BACK: Final = timedelta(days=60)
 """History handed to a baseline method; the longest look-back of the shipped rules is 45 days."""
 
@@ -34,9 +36,11 @@ class Verify:
     consumes = CONSUMES
     emits = EMITS
 
-    def __init__(self, readings: SqliteReadings, grid: SettlementGrid) -> None:
+    def __init__(self, readings: SqliteReadings, grid: SettlementGrid, rebound: timedelta) -> None:
+        """`rebound`: how long after an order its contracts are watched on."""
         self._readings = readings
         self._grid = grid
+        self._rebound = rebound
         self._baselines: dict[tuple[str, str], BaselineResult] = {}
 
     def handle(self, record: Record, transaction: Transaction) -> None:
@@ -48,8 +52,10 @@ class Verify:
         order = order_by_id(connection, fact.order_id).order
         contract = contract_by_id(connection, fact.contract_id)
         baseline = self._baseline(transaction, order, contract)
-        index = list(self._grid.periods(order.interval)).index(fact.period)
+        index = list(self._grid.periods(self._watched(order))).index(fact.period)
         delivery = verify(fact, contract, baseline, index)
+        if fact.period.start >= order.interval.end:
+            delivery = ReboundMeasured(**msgspec.structs.asdict(delivery))
         record_delivery(connection, delivery)
         record_fact(transaction, delivery)
 
@@ -68,6 +74,7 @@ class Verify:
             event=order.interval,
             grid=self._grid,
             history=self._history(meters, order.interval),
+            rebound=self._rebound,
             excluded_days=excluded - {self._local_date(order.interval)},
             notified_at=read_streams(transaction.connection, [order.id])[0].at,
         )
@@ -81,6 +88,9 @@ class Verify:
         return history_of(
             [(s.start_s, s.seconds, s.power_kw) for s in series], self._grid, Interval(start, end)
         )
+
+    def _watched(self, order: Order) -> Interval:
+        return Interval(order.interval.start, order.interval.end + self._rebound)
 
     def _local_date(self, span: Interval) -> str:
         return self._grid.local_date(span.start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -11,9 +11,11 @@ from sqlalchemy import Connection, RowMapping, insert, or_, select, update
 from gateway.store.engine import from_us, to_us
 from gateway.store.market import to_json
 from gateway.store.tables import postings, statement_lines, windows
-from marketplace_core.events import DeliveryVerified, OrderSettled, WindowClosed
+from marketplace_core.events import DeliveryVerified, OrderSettled, ReboundMeasured, WindowClosed
 from marketplace_core.intervals import Interval
 from marketplace_core.settlement.statement import Posting, StatementLine
+
+_Delivered = DeliveryVerified | ReboundMeasured
 
 
 class WindowRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,20 +29,43 @@ class WindowRow(msgspec.Struct, frozen=True, kw_only=True):
     instructed_kw: float
     closed: WindowClosed | None
     delivery: DeliveryVerified | None
+    """A ReboundMeasured after the order's end."""
 
 
-def open_windows(
-    connection: Connection, order_id: str, contract_id: str, periods: Sequence[Interval], kw: float
+def instruct(
+    connection: Connection,
+    order_id: str,
+    contract_id: str,
+    periods: Iterable[Interval],
+    *,
+    kw: float,
+    span: Interval,
 ) -> None:
-    """Expect readings for some settlement periods of a contract."""
-    rows = [
-        {
-            "order_id": order_id, "contract_id": contract_id, "start_us": to_us(period.start),
-            "end_us": to_us(period.end), "version": 0, "state": "open", "instructed_kw": repr(kw),
-        }
-        for period in periods
-    ]  # fmt: skip
-    connection.execute(insert(windows), rows)
+    """Call a contract for `kw` over `span`, in settlement periods that meet it.
+
+    A period that the span meets in part is instructed the mean: what was instructed before
+    stands for the part outside of it.
+    """
+    known = _instructed(connection, order_id, contract_id)
+    for period in periods:
+        common = span.overlap(period)
+        share = 0.0 if common is None else common.duration / period.duration
+        before = known.get(to_us(period.start), 0.0)
+        mean = before * (1.0 - share) + kw * share
+        if to_us(period.start) in known:
+            _set_instructed(connection, order_id, contract_id, period, mean)
+        else:
+            _open(connection, order_id, contract_id, period, mean)
+
+
+def expect(
+    connection: Connection, order_id: str, contract_id: str, periods: Iterable[Interval]
+) -> None:
+    """Watch settlement periods in which a contract is instructed nothing: its rebound."""
+    known = _instructed(connection, order_id, contract_id)
+    for period in periods:
+        if to_us(period.start) not in known:
+            _open(connection, order_id, contract_id, period, 0.0)
 
 
 def windows_open(connection: Connection) -> list[WindowRow]:
@@ -109,6 +134,35 @@ def postings_of(connection: Connection, order_id: str) -> list[Posting]:
     return [msgspec.json.decode(row.document, type=Posting) for row in rows]
 
 
+def _instructed(connection: Connection, order_id: str, contract_id: str) -> dict[int, float]:
+    query = select(windows.c.start_us, windows.c.instructed_kw).where(
+        windows.c.order_id == order_id, windows.c.contract_id == contract_id
+    )
+    return {row.start_us: float(row.instructed_kw) for row in connection.execute(query)}
+
+
+def _open(
+    connection: Connection, order_id: str, contract_id: str, period: Interval, kw: float
+) -> None:
+    row = {
+        "order_id": order_id, "contract_id": contract_id, "start_us": to_us(period.start),
+        "end_us": to_us(period.end), "version": 0, "state": "open", "instructed_kw": repr(kw),
+    }  # fmt: skip
+    connection.execute(insert(windows).values(row))
+
+
+def _set_instructed(
+    connection: Connection, order_id: str, contract_id: str, period: Interval, kw: float
+) -> None:
+    connection.execute(
+        update(windows)
+        .where(windows.c.order_id == order_id)
+        .where(windows.c.contract_id == contract_id)
+        .where(windows.c.start_us == to_us(period.start))
+        .values(instructed_kw=repr(kw))
+    )
+
+
 def _update(
     connection: Connection, fact: WindowClosed | DeliveryVerified, **values: str | int
 ) -> None:
@@ -130,5 +184,5 @@ def _row(row: RowMapping) -> WindowRow:
         version=row["version"],
         instructed_kw=float(row["instructed_kw"]),
         closed=None if closed is None else msgspec.json.decode(closed, type=WindowClosed),
-        delivery=None if delivery is None else msgspec.json.decode(delivery, type=DeliveryVerified),
+        delivery=None if delivery is None else msgspec.json.decode(delivery, type=_Delivered),
     )

@@ -7,10 +7,10 @@ is not its own is not found, rather than found and hidden.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from gateway.store.engine import to_us
 from gateway.store.tables import assets, bids, contracts, needs, orders
@@ -32,6 +32,8 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     state: OrderState
     calls: tuple[Call, ...]
+    revision: int = 0
+    """Of the newest plan that was asked for."""
 
 
 def to_json(value: object) -> str:
@@ -162,7 +164,18 @@ def order_by_id(connection: Connection, order_id: str) -> OrderRow:
     row = connection.execute(select(orders).where(orders.c.id == order_id)).one_or_none()
     if row is None:
         raise RejectedError(f"there is no order {order_id}", field="order_id", rule="known order")
-    return _order(row.document, row.state, row.calls)
+    return _order(row)
+
+
+def orders_in(connection: Connection, states: Collection[OrderState]) -> list[OrderRow]:
+    """Orders in some states, by id."""
+    query = select(orders).where(orders.c.state.in_([state.value for state in states]))
+    return [_order(row) for row in connection.execute(query.order_by(orders.c.id))]
+
+
+def set_order_revision(connection: Connection, order_id: str, revision: int) -> None:
+    """Note that an order is planned anew."""
+    connection.execute(update(orders).where(orders.c.id == order_id).values(revision=revision))
 
 
 def set_order_state(
@@ -186,7 +199,7 @@ def orders_overlapping(connection: Connection, need_id: str, span: Interval) -> 
         .where(orders.c.start_us < to_us(span.end), orders.c.end_us > to_us(span.start))
     )
     rows = connection.execute(query.order_by(orders.c.id))
-    return [_order(row.document, row.state, row.calls) for row in rows]
+    return [_order(row) for row in rows]
 
 
 def order_days(connection: Connection, feeder_need_ids: Collection[str]) -> list[Interval]:
@@ -196,9 +209,10 @@ def order_days(connection: Connection, feeder_need_ids: Collection[str]) -> list
     return [msgspec.json.decode(row.document, type=Order).interval for row in rows]
 
 
-def _order(document: str, state: str, calls: str | None) -> OrderRow:
+def _order(row: Row[Any]) -> OrderRow:
     return OrderRow(
-        order=msgspec.json.decode(document, type=Order),
-        state=OrderState(state),
-        calls=() if calls is None else msgspec.json.decode(calls, type=tuple[Call, ...]),
+        order=msgspec.json.decode(row.document, type=Order),
+        state=OrderState(row.state),
+        calls=() if row.calls is None else msgspec.json.decode(row.calls, type=tuple[Call, ...]),
+        revision=row.revision,
     )

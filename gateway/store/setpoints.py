@@ -35,6 +35,8 @@ class SetpointState(enum.Enum):
     UNCONFIRMED = "unconfirmed"
     RELEASED = "released"
     """Its time is over and the device was returned to its fallback."""
+    SUPERSEDED = "superseded"
+    """A later revision of its order told the device something else."""
 
 
 OPEN = (SetpointState.PLANNED, SetpointState.ISSUED, SetpointState.APPLIED)

@@ -116,6 +116,7 @@ orders = Table(
     Column("end_us", BigInteger, nullable=False),
     Column("document", Text, nullable=False),
     Column("calls", Text),
+    Column("revision", Integer, nullable=False, server_default="0"),
 )
 
 setpoints = Table(
@@ -165,6 +166,19 @@ postings = Table(
     Column("order_id", String(64), nullable=False, index=True),
     Column("document", Text, nullable=False),
     PrimaryKeyConstraint("transaction_id", "number"),
+)
+
+flags = Table(
+    "flags",
+    metadata,
+    Column("shard", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("device_id", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("order_id", String(64), nullable=False, index=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("document", Text, nullable=False),
+    PrimaryKeyConstraint("shard", "sequence"),
 )
 
 idempotency = Table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -9,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
+from marketplace_core.intervals import Interval
 from marketplace_core.provenance import Confidence, Rule, Source
 from marketplace_core.units import Direction, Kw
 
@@ -58,6 +61,12 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the device says it can be driven now."""
     connected: bool = True
     """Whether it was heard of recently enough to be believed present."""
+    wanted_kwh: float | None = None
+    """Energy that a load with a deadline still wants; None for anything else."""
+    leaves_at: datetime | None = None
+    """The deadline; None = it may take as long as it likes."""
+    take_kwh: tuple[float, float] | None = None
+    """Least and most energy that it takes within the span planned for; see `within_deadline`."""
 
 
 def unusable(device: DeviceState) -> str:
@@ -80,18 +89,38 @@ def reachable(device: DeviceState, hours: float, rule: PlanningRule = PLANNING) 
     """Lowest and highest power in kW that a usable device can hold for `hours`.
 
     A limit can only bring consumption or injection nearer to zero. Storage can inject
-    what is stored and absorb what still fits, each less the loss in its converter.
+    what is stored and absorb what still fits, each less the loss in its converter. A load
+    with a deadline can take no more than it wants, and no less than lets it be done in time.
     """
     profile, reference = device.profile, device.reference_kw or 0.0
     low, high = float(profile.min_kw), float(profile.max_kw)
     if profile.control is ControlKind.LIMIT:
         low = max(low, min(reference, 0.0))
         high = min(high, max(reference, 0.0))
+    if device.take_kwh is not None:
+        least, most = device.take_kwh
+        low, high = max(low, -most / hours), min(high, 0.0 - least / hours)
     if profile.capacity_kwh is not None and device.soc_kwh is not None:
         free = max(0.0, profile.capacity_kwh - device.soc_kwh)
         high = min(high, device.soc_kwh * rule.one_way_efficiency / hours)
         low = max(low, -free / rule.one_way_efficiency / hours)
     return Kw(low), Kw(high)
+
+
+def within_deadline(device: DeviceState, span: Interval) -> DeviceState:
+    """The device with what it takes within `span`; unchanged when it has no deadline.
+
+    Afterwards it may still charge at its full rate until it leaves: only what does not fit
+    there has to be taken within the span.
+    """
+    if device.wanted_kwh is None:
+        return device
+    later_kwh = device.wanted_kwh
+    if device.leaves_at is not None:
+        hours_after = max(0.0, (device.leaves_at - span.end).total_seconds() / 3600.0)
+        later_kwh = -device.profile.min_kw * hours_after
+    least = max(0.0, device.wanted_kwh - later_kwh)
+    return msgspec.structs.replace(device, take_kwh=(least, device.wanted_kwh))
 
 
 def headroom(
@@ -127,6 +156,22 @@ def allocate(
         return _scaled(least, target_kw, base)
     above = room - least
     return np.minimum(least + _scaled(above, target_kw - base, above.sum()), room)
+
+
+def allocate_tiers(target_kw: float, headroom_kw: FloatArray, tiers: Sequence[int]) -> FloatArray:
+    """Like `allocate`, the lowest tier first: a higher one serves only what is left over.
+
+    Shapes are (n,). Raises ValueError as `allocate` does.
+    """
+    room = np.asarray(headroom_kw, dtype=np.float64)
+    tier = np.asarray(tiers, dtype=np.int64)
+    shares = np.zeros_like(room)
+    left = target_kw
+    for level in np.unique(tier):
+        chosen = tier == level
+        shares[chosen] = allocate(left, room[chosen])
+        left = max(0.0, left - float(shares[chosen].sum()))
+    return shares
 
 
 def _scaled(parts: FloatArray, target: float, total: float) -> FloatArray:

@@ -1,7 +1,7 @@
 """States of an order: everything that moves an order from one to another is `TRANSITIONS`.
 
-The table is for one revision of an order: a revised plan enters at intake as a new
-revision and walks the street again.
+A revised plan enters at intake as a new revision and walks the street again while the
+order goes on: `REVISING` says which facts of it may befall an order that runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from marketplace_core.events import (
     OrderInfeasible,
     OrderPlanned,
     OrderRejected,
+    OrderRevised,
     OrderSettled,
     OrderSubmitted,
+    ReboundMeasured,
     SetpointsApplied,
     SetpointsIssued,
     SetpointsRefused,
@@ -109,16 +111,32 @@ TRANSITIONS: Final[Mapping[tuple[OrderState | None, type[OrderFact]], OrderState
     (_S.SETTLED, SetpointsUnconfirmed): _S.SETTLED,
     (_S.SETTLED, WindowClosed): _S.SETTLED,
     (_S.SETTLED, DeliveryVerified): _S.VERIFIED,
+    # What devices take back after the order changes nothing about it.
+    (_S.PLANNED, ReboundMeasured): _S.PLANNED,
+    (_S.ISSUED, ReboundMeasured): _S.ISSUED,
+    (_S.DELIVERING, ReboundMeasured): _S.DELIVERING,
+    (_S.VERIFIED, ReboundMeasured): _S.VERIFIED,
+    (_S.SETTLED, ReboundMeasured): _S.SETTLED,
 }
 
 
-def advance(state: OrderState | None, fact: type[OrderFact]) -> OrderState:
-    """State of an order after a fact; None is an order not submitted yet.
+REVISING: Final = frozenset({OrderRevised, OrderAwarded, OrderPlanned, OrderInfeasible})
+"""Facts of a later revision that leave an order where it stands."""
+
+RUNNING: Final = frozenset({_S.PLANNED, _S.ISSUED, _S.DELIVERING, _S.VERIFIED})
+"""States in which an order can be revised; its last revision may be planned after it settled."""
+
+
+def advance(state: OrderState | None, fact: type[OrderFact], revision: int = 0) -> OrderState:
+    """State of an order after a fact of one revision; None is an order not submitted yet.
 
     Raises:
         TransitionError: the fact cannot befall an order in this state.
     """
     following = TRANSITIONS.get((state, fact))
+    if revision > 0 and fact in REVISING and state is not None:
+        late = state is _S.SETTLED and fact is not OrderRevised
+        following = state if state in RUNNING or late else None
     if following is None:
         raise TransitionError(state, fact)
     return following

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from marketplace_core.dispatch.order import Call, Order
@@ -42,6 +42,38 @@ def award(
         order_id=order.id,
         revision=order.revision,
         calls=tuple(calls),
+        shortfall_kw=Kw(remaining if remaining > _NEGLIGIBLE_KW else 0.0),
+    )
+
+
+def reaward(
+    order: Order,
+    previous: Sequence[Call],
+    contracts: Iterable[Contract],
+    already_called: Mapping[str, Kw],
+    missing: Mapping[str, Kw],
+) -> OrderAwarded:
+    """Call again while an order runs: what some contracts miss is called from the others.
+
+    Nobody is let off: a contract that falls short stays called for what it was. `missing`
+    is what each of them lacks, in kW; `already_called` is what other orders use. What no
+    contract has free is the award's shortfall.
+    """
+    called = {call.contract_id: call for call in previous}
+    remaining = float(sum(missing.values()))
+    for contract in sorted(contracts, key=lambda each: (each.utilisation_price, each.id)):
+        own = float(called[contract.id].kw) if contract.id in called else 0.0
+        free = contract.kw - already_called.get(contract.id, 0.0) - own
+        if contract.id in missing or _unfit(order, contract, free):
+            continue
+        extra = min(free, remaining)
+        if extra > _NEGLIGIBLE_KW:
+            remaining -= extra
+            called[contract.id] = _call(contract, own + extra)
+    return OrderAwarded(
+        order_id=order.id,
+        revision=order.revision,
+        calls=tuple(called.values()),
         shortfall_kw=Kw(remaining if remaining > _NEGLIGIBLE_KW else 0.0),
     )
 

@@ -53,3 +53,13 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
 
     device_id: str
     reason: str
+
+
+class Shortfall(msgspec.Struct, frozen=True, kw_only=True):
+    """A driven device that does not do its share."""
+
+    device_id: str
+    contract_id: str
+    delivered_kw: Kw
+    """What it really gives, in the order's direction; 0 when it gives nothing."""
+    reason: str

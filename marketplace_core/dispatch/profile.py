@@ -57,6 +57,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Market seconds ahead of its start at which a setpoint is sent (OpenADR events)."""
     telemetry_s: float = 60.0
     """Expected seconds between two readings, in market time."""
+    aggregate: bool = False
+    """A fleet that its owner drives: that it falls short is settled, not diagnosed."""
     tier: int = 0
     """Devices of a higher tier are planned only once the lower ones are used up: curtailing
     generation wastes it, so it comes last."""

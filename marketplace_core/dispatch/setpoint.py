@@ -46,6 +46,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     at: datetime
     reason: str
     evidence: str = ""
+    declined: bool = False
+    """The owner opted out, as is their right; the device could have done it."""
 
 
 class Unreachable(msgspec.Struct, frozen=True, kw_only=True, tag="unreachable"):

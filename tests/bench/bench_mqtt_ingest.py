@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from adapters.mqtt.link import MqttBroker
 from gateway.store.readings import SqliteReadings
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.units import Kw
+from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 from tests.bench.publisher import device_ids
 from tests.harness.clocks import IdentityTime, WallClock, eventually
@@ -74,8 +76,11 @@ class Sink:
     async def store(self, readings: Sequence[Reading]) -> None:
         self.stored += len(await self._store.store(readings))
 
-    def quarantine(self, *, source: str, reason: str, evidence: bytes) -> None:
+    def quarantine(self, *, source: str, reason: str, evidence: bytes, device_id: str = "") -> None:
         raise AssertionError(f"{source}: {reason} ({evidence!r})")
+
+    def noticed(self, *, device_id: str, kind: FlagKind, since: datetime, evidence: str) -> None:
+        raise AssertionError(f"{device_id}: {kind} ({evidence})")
 
 
 async def _ours(folder: Path, port: int, boot: int) -> float:

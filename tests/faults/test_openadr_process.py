@@ -46,7 +46,8 @@ class Clock:
 
 class Sink:
     async def store(self, readings): pass
-    def quarantine(self, *, source, reason, evidence): say(quarantined=reason[:60])
+    def quarantine(self, *, source, reason, evidence, device_id=""): say(quarantined=reason[:60])
+    def noticed(self, **what): say(noticed=str(what))
 
 def say(**what): print(json.dumps(what), flush=True)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -89,9 +90,12 @@ class Conductor:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         for held in [held for held in self._held.values() if held.over(now)]:
             self._start(tasks, [held], self._end)
-        due = [held for held in self._held.values() if held.due(now)]
+        due = [held for held in self._held.values() if held.due(now) and not self._waits(held)]
         if due:
-            self._start(tasks, due, self._driver.send)
+            older = [old for held in due for old in self._older(held)]
+            for old in older:
+                del self._held[old.setpoint.id]
+            self._start(tasks, due, partial(self._driver.send, superseded=older))
         for held in self._held.values():
             if held.busy or held.retry_at > monotonic:
                 continue
@@ -99,6 +103,20 @@ class Conductor:
                 self._start(tasks, [held], self._driver.refresh)
             elif held.state in _RETRIED:
                 self._start(tasks, [held], self._driver.resolve)
+
+    def _older(self, held: Held) -> list[Held]:
+        """Setpoints of earlier revisions that one stands in for."""
+        new = held.setpoint
+        return [
+            other for other in self._held.values()
+            if other.setpoint.device_id == new.device_id
+            and other.setpoint.order_id == new.order_id
+            and other.setpoint.revision < new.revision
+        ]  # fmt: skip
+
+    def _waits(self, held: Held) -> bool:
+        """Whether something is still being asked for what it stands in for."""
+        return any(old.busy for old in self._older(held))
 
     def _start(
         self,

@@ -44,10 +44,10 @@ class Driver:
         self._clock = clock
         self._metrics = metrics
 
-    async def send(self, group: list[Held]) -> None:
+    async def send(self, group: list[Held], superseded: Sequence[Held] = ()) -> None:
         """Send setpoints for the first time: commit the intent, then all protocols at once."""
         setpoints = [held.setpoint for held in group]
-        await self._journal.issued(setpoints)
+        await self._journal.issued(setpoints, [held.setpoint.id for held in superseded])
         for held in group:
             held.state = SetpointState.ISSUED
         self._measure_lateness(group)

@@ -37,8 +37,11 @@ class OutcomeJournal:
         self._writer = writer
         self._metrics = metrics
 
-    async def issued(self, setpoints: Sequence[Setpoint]) -> None:
-        """Commit that setpoints are about to be sent; only then may they go on the wire."""
+    async def issued(self, setpoints: Sequence[Setpoint], superseded: Sequence[str] = ()) -> None:
+        """Commit that setpoints are about to be sent; only then may they go on the wire.
+
+        `superseded` are ids of earlier setpoints that they stand in for.
+        """
         by_order: dict[OrderKey, list[Setpoint]] = {}
         for setpoint in setpoints:
             by_order.setdefault((setpoint.order_id, setpoint.revision), []).append(setpoint)
@@ -49,6 +52,7 @@ class OutcomeJournal:
                 record_fact(transaction, fact)
                 ids = [setpoint.id for setpoint in group]
                 set_states(transaction.connection, ids, SetpointState.ISSUED)
+            set_states(transaction.connection, superseded, SetpointState.SUPERSEDED)
 
         await self._writer.transact(work, emits=EMITS)
         self._metrics.setpoints.labels(outcome="issued").inc(len(setpoints))

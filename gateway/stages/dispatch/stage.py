@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
-from gateway.store.setpoints import add_setpoints
+from gateway.store.setpoints import SetpointRow, add_setpoints, setpoints_of
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.order import Allocation
 from marketplace_core.dispatch.profile import DeviceProfile
@@ -31,6 +32,9 @@ EMITS: frozenset[type[OrderFact]] = frozenset(
     }
 )
 
+_SAME_KW: Final = 0.01
+"""Setpoints closer than this are the same: registers are scaled integers."""
+
 
 class Dispatch:
     """Writes down what will be asked of which device; nothing is sent from here."""
@@ -56,7 +60,11 @@ class Dispatch:
         fact = record.fact
         if not isinstance(fact, OrderPlanned):
             return
-        setpoints = [self._setpoint(fact, allocation) for allocation in fact.allocations]
+        known = _newest(setpoints_of(transaction.connection, fact.order_id))
+        setpoints = [
+            self._setpoint(fact, allocation) for allocation in fact.allocations
+            if not _stands(known.get(allocation.device_id), allocation)
+        ]  # fmt: skip
         add_setpoints(transaction.connection, setpoints)
         transaction.after_commit.append(lambda: self._planned(setpoints))
 
@@ -73,3 +81,18 @@ class Dispatch:
             valid_until=fact.interval.end,
             lease_s=min(profile.lease_s, length) if profile.lease_s > 0 else length,
         )
+
+
+def _newest(rows: Iterable[SetpointRow]) -> dict[str, Setpoint]:
+    """Of each device the setpoint of the highest revision."""
+    newest: dict[str, Setpoint] = {}
+    for row in rows:
+        known = newest.get(row.setpoint.device_id)
+        if known is None or row.setpoint.revision > known.revision:
+            newest[row.setpoint.device_id] = row.setpoint
+    return newest
+
+
+def _stands(known: Setpoint | None, allocation: Allocation) -> bool:
+    """Whether a device was told this before: what does not change is not written again."""
+    return known is not None and abs(known.power_kw - allocation.power_kw) < _SAME_KW

@@ -72,7 +72,9 @@ CAISO_10_OF_10: Final = LikeDaysRule(
 class _Found(NamedTuple):
     days: list[str]
     event_kw: npt.NDArray[np.float64]
-    """Mean power of each period of the event, shape (periods,)."""
+    """Mean power of each period of the event and of its rebound, shape (periods,)."""
+    periods: int
+    """How many of them belong to the event."""
     window_kw: float
     """Mean power in the adjustment window."""
 
@@ -115,7 +117,10 @@ class LikeDays:
             rows.append(kw)
             if len(days) == rule.days:
                 mean = np.mean(rows, axis=0)
-                return _Found(days, mean[len(window) :], float(mean[: len(window)].mean()))
+                return _Found(
+                    days, mean[len(window) :], len(list(request.grid.periods(request.event))),
+                    float(mean[: len(window)].mean()),
+                )  # fmt: skip
         return BaselineRefused(
             reason=f"{rule.id} needs {rule.days} like days without event within"
             f" {rule.look_back_days} days and found {len(days)};"
@@ -145,7 +150,7 @@ class LikeDays:
         )
         consumed = -float(kw.mean())
         usual = -found.window_kw
-        usual_in_event = -float(found.event_kw.mean())
+        usual_in_event = -float(found.event_kw[: found.periods].mean())
         floor = rule.floor_share * abs(usual_in_event)
         if request.known_before(rule.window_to_hours):
             return 1.0, "not adjusted: the adjustment window ends after the notification"

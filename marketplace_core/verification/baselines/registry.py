@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from marketplace_core.intervals import Interval, SettlementGrid
@@ -36,8 +36,11 @@ def compute(
     excluded_days: Collection[str],
     holidays: Collection[str] = (),
     notified_at: datetime | None = None,
+    rebound: timedelta = timedelta(0),
 ) -> BaselineResult:
     """Baseline of one event: one mean power for every settlement period it meets.
+
+    With `rebound` it goes on for so long after the event.
 
     `excluded_days` (events, outages) and `holidays` are ISO dates local to the market.
     With `notified_at`, a window that ended after the seller knew is not used to adjust.
@@ -55,5 +58,6 @@ def compute(
             excluded_days=frozenset(excluded_days),
             holidays=frozenset(holidays),
             notified_at=notified_at,
+            rebound=rebound,
         )
     )

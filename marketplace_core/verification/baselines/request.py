@@ -27,10 +27,13 @@ class BaselineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """ISO dates that count as weekend."""
     notified_at: datetime | None
     """When the seller learnt of the event; None where it is not known."""
+    rebound: timedelta = timedelta(0)
+    """How long after the event the baseline goes on, so that the rebound can be measured."""
 
     def periods(self) -> list[datetime]:
-        """Starts of the settlement periods of the event."""
-        return [period.start for period in self.grid.periods(self.event)]
+        """Starts of the settlement periods of the event, and of what is watched after it."""
+        span = Interval(self.event.start, self.event.end + self.rebound)
+        return [period.start for period in self.grid.periods(span)]
 
     def window(self, from_hours: float, to_hours: float) -> list[datetime]:
         """Starts of the periods from so many hours to so many hours before the event."""

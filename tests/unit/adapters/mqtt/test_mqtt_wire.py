@@ -169,8 +169,8 @@ def test_answers_that_would_poison_the_journal_are_refused(change: dict[str, obj
 
 
 def test_fields_of_a_later_minor_profile_are_ignored() -> None:
-    payload = msgpack.packb({"v": 1, "boot": 3, "readings": [[0, 1, 60.0, 0.0, None, None, True,
-                             "new"]], "new": 1})  # fmt: skip
+    reading = [0, 1, 60.0, 0.0, None, None, True, None, None, "new"]
+    payload = msgpack.packb({"v": 1, "boot": 3, "readings": [reading], "new": 1})
     assert wire.decode_telemetry(payload).boot == 3
 
 

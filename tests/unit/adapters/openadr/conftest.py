@@ -18,6 +18,7 @@ from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Setpoint, SetpointOutcome
 from marketplace_core.simtime import AffineTime
 from marketplace_core.units import Kw
+from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
 DEVICE = "dev_site"
@@ -59,8 +60,11 @@ class Sink:
             raise self.error
         self.readings.extend(readings)
 
-    def quarantine(self, *, source: str, reason: str, evidence: bytes) -> None:
+    def quarantine(self, *, source: str, reason: str, evidence: bytes, device_id: str = "") -> None:
         self.quarantined.append((source, reason, evidence))
+
+    def noticed(self, *, device_id: str, kind: FlagKind, since: datetime, evidence: str) -> None:
+        raise AssertionError(f"{device_id}: {kind} ({evidence})")
 
 
 class Street:

@@ -1,0 +1,170 @@
+"""The closed loop: what was commanded against what is measured, while orders run.
+
+It stands beside the street. It hears of committed facts and of stored readings, says what
+is wrong with devices, and where a contract falls short asks intake for a new plan of what
+is left: a shortfall never jumps back on the street.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from sqlalchemy import Engine
+
+from gateway.flags import Flags
+from gateway.live import LiveState
+from gateway.observability.metrics import Metrics
+from gateway.running import Running
+from gateway.stages.intake import EMITS, Intake
+from gateway.store.journal import read_streams
+from gateway.store.market import assets_by_id, contracts_for, orders_in
+from gateway.store.writer import Writer
+from marketplace_core.commands import RevisePlan
+from marketplace_core.dispatch.bounds import DeviceState
+from marketplace_core.dispatch.lifecycle import RUNNING
+from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.dispatch.tracking import FLAG_OF, TRACKING, TrackingRule, missing, track
+from marketplace_core.events import OrderFact
+from marketplace_core.ports import Clock, Record
+from marketplace_core.verification.flags import FlagKind
+from marketplace_core.verification.reading import Reading
+
+_log = structlog.get_logger(__name__)
+
+
+class Tracker:
+    """Follows every running order of this process."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        writer: Writer,
+        intake: Intake,
+        live: LiveState,
+        flags: Flags,
+        profiles: Mapping[str, DeviceProfile],
+        clock: Clock,
+        metrics: Metrics,
+        rule: TrackingRule = TRACKING,
+    ) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._intake = intake
+        self._live = live
+        self._flags = flags
+        self._profiles = profiles
+        self._clock = clock
+        self._metrics = metrics
+        self._rule = rule
+        self._running: dict[str, Running] = {}
+        self._interval = timedelta(
+            seconds=min((p.telemetry_s for p in profiles.values()), default=60.0)
+        )
+
+    def restore(self) -> None:
+        """Take over the orders that ran when the process ended."""
+        with self._engine.connect() as connection:
+            rows = orders_in(connection, RUNNING)
+            ids = [row.order.id for row in rows if row.order.interval.end > self._clock.now()]
+            self.heard(read_streams(connection, ids) if ids else [])
+
+    def heard(self, records: Iterable[Record]) -> None:
+        """Hear of committed facts, in order."""
+        for record in records:
+            if not isinstance(record.fact, OrderFact):
+                continue
+            order = self._running.setdefault(record.stream, Running(self._profiles))
+            for device_id, at, reason in order.heard(record.fact):
+                self._flags.found(
+                    device_id=device_id, kind=FlagKind.OPTS_OUT, since=at, evidence=reason,
+                    order_id=record.stream,
+                )  # fmt: skip
+            if order.over:
+                del self._running[record.stream]
+
+    def stored(self, readings: Sequence[Reading]) -> None:
+        """Judge devices under a setpoint by readings that were just stored."""
+        for order_id, order in self._running.items():
+            for reading in readings:
+                device = order.tracked.get(reading.series)
+                if device is None:
+                    continue
+                after = order.tracked[reading.series] = track(device, reading, self._rule)
+                kind = FLAG_OF.get(after.progress)
+                if kind is not None and after.progress is not device.progress:
+                    interval = timedelta(seconds=device.profile.telemetry_s)
+                    since = (after.first_short or reading.end) - interval
+                    self._flags.found(
+                        device_id=reading.series, kind=kind, since=since, order_id=order_id,
+                        evidence=_evidence(after.allocation.power_kw, reading.power_kw),
+                    )  # fmt: skip
+
+    def compliance(self) -> dict[str, float]:
+        """Per protocol: delivered over asked of all devices under a setpoint, where any is."""
+        asked: dict[str, float] = {}
+        given: dict[str, float] = {}
+        for order in self._running.values():
+            for device in order.tracked.values():
+                protocol = device.profile.protocol
+                asked[protocol] = asked.get(protocol, 0.0) + device.allocation.share_kw
+                given[protocol] = given.get(protocol, 0.0) + device.delivered_kw
+        return {protocol: given[protocol] / kw for protocol, kw in asked.items() if kw > 0}
+
+    async def run(self) -> None:
+        """Look at every running order once per telemetry interval, until cancelled."""
+        self.restore()
+        while True:
+            now = self._clock.now()
+            for order_id, order in list(self._running.items()):
+                if order.due(now, self._interval * self._rule.rest_intervals, self._interval):
+                    await self._look(order_id, order, now)
+            await self._clock.sleep_until(max(now + self._interval, self._clock.now()))
+
+    async def _look(self, order_id: str, order: Running, now: datetime) -> None:
+        short = order.shortfalls()
+        if abs(order.lacking(short) - order.made_up) <= self._rule.revise_kw:
+            return
+        left = msgspec.structs.replace(order.order.interval, start=now)
+        command = RevisePlan(
+            order_id=order_id, revision=order.revision + 1, since=now, short=short,
+            missing=missing(
+                order.calls, short, self._fleet(order), direction=order.order.direction,
+                span=left, rule=self._rule,
+            ),
+            reason=_reason(order, short),
+        )  # fmt: skip
+        if await self._writer.transact(lambda tx: self._intake.revise(tx, command), emits=EMITS):
+            self._metrics.revisions.inc()
+            _log.info("plan_revised", order_id=order_id, revision=command.revision,
+                      reason=command.reason)  # fmt: skip
+
+    def _fleet(self, order: Running) -> dict[str, list[DeviceState]]:
+        """Devices of every contract, with the power that they would have by themselves."""
+        with self._engine.connect() as connection:
+            contracts = contracts_for(connection, order.order.need_id)
+            found = {
+                contract.id: [
+                    device
+                    for asset in assets_by_id(connection, contract.assets).values()
+                    for device in asset.devices
+                ]
+                for contract in contracts
+            }
+        states: dict[str, list[DeviceState]] = {}
+        for contract_id, devices in found.items():
+            known = (self._live.device(device) for device in devices)
+            states[contract_id] = [order.referred(each) for each in known if each is not None]
+        return states
+
+
+def _evidence(commanded_kw: float, measured_kw: float) -> str:
+    return f"commanded {commanded_kw:.2f} kW, measured {measured_kw:.2f} kW"
+
+
+def _reason(order: Running, short: Sequence[object]) -> str:
+    lacking = order.lacking(order.shortfalls())
+    return f"{len(short)} devices fall {lacking:.2f} kW short of their share"
