@@ -21,7 +21,7 @@ from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.observe import Observe
 from gateway.store.engine import migrate
 from gateway.store.journal import read_heads
-from gateway.store.readings import Quarantined, SqliteReadings
+from gateway.store.readings import Quarantined, Readings
 from gateway.store.roots import RootLog
 from gateway.store.setpoints import OPEN, SetpointRow, SetpointState, setpoints_in
 from gateway.store.writer import Writer
@@ -58,7 +58,7 @@ class Application:
 
     engine: Engine
     writer: Writer
-    readings: SqliteReadings
+    readings: Readings
     live: LiveState
     ingest: Ingest
     quarantine: asyncio.Queue[Quarantined]

@@ -41,9 +41,10 @@ from gateway.stages.observe import Observe
 from gateway.stages.plan import Plan
 from gateway.stages.settle import Settle
 from gateway.stages.verify import Verify
-from gateway.store.engine import open_engine
+from gateway.store.engine import open_engine, snapshot
 from gateway.store.journal import Journal
-from gateway.store.readings import Quarantined, SqliteReadings
+from gateway.store.readings import Quarantined
+from gateway.store.readings_sqlite import SqliteReadings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
@@ -241,7 +242,7 @@ def _verify(basis: Basis) -> Verdict:
     store = basis.settings.store
     key = load_or_create_key(store.signing_key).public_key()
     signed = list(read_roots(store.roots, key)) if store.roots.exists() else []
-    with basis.engine.connect() as connection:
+    with snapshot(basis.engine) as connection:
         return verify_journal(connection, signed)
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from gateway.live import LiveState
 from gateway.observability.metrics import Metrics
-from gateway.store.readings import Quarantined, SqliteReadings
+from gateway.store.readings import Quarantined, Readings
 from marketplace_core.ports import Clock
 from marketplace_core.verification.reading import Reading
 
@@ -20,7 +20,7 @@ class Ingest:
 
     def __init__(
         self,
-        readings: SqliteReadings,
+        readings: Readings,
         *,
         live: LiveState,
         clock: Clock,

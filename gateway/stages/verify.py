@@ -9,7 +9,7 @@ from gateway.store.delivery import record_delivery
 from gateway.store.facts import record_fact
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id, order_days
-from gateway.store.readings import SqliteReadings
+from gateway.store.readings import Readings
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.order import Order
 from marketplace_core.events import DeliveryVerified, OrderFact, WindowClosed
@@ -34,7 +34,7 @@ class Verify:
     consumes = CONSUMES
     emits = EMITS
 
-    def __init__(self, readings: SqliteReadings, grid: SettlementGrid) -> None:
+    def __init__(self, readings: Readings, grid: SettlementGrid) -> None:
         self._readings = readings
         self._grid = grid
         self._baselines: dict[tuple[str, str], BaselineResult] = {}
