@@ -22,7 +22,7 @@ from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.observe import Observe
 from gateway.store.engine import migrate
 from gateway.store.journal import read_heads
-from gateway.store.readings import Quarantined, SqliteReadings
+from gateway.store.readings import Quarantined, Readings
 from gateway.store.roots import RootLog
 from gateway.store.setpoints import OPEN, SetpointRow, SetpointState, setpoints_in
 from gateway.store.writer import Writer
@@ -60,7 +60,7 @@ class Application:
 
     engine: Engine
     writer: Writer
-    readings: SqliteReadings
+    readings: Readings
     live: LiveState
     ingest: Ingest
     quarantine: asyncio.Queue[Quarantined]
@@ -75,10 +75,19 @@ class Application:
     clock: Clock
     health: Health
     api: FastAPI
-    listener: socket.socket
+    listener: socket.socket | None
+    """None = the API is called in the process, not over a port."""
     tls: tuple[str, str] | None
     restore: Callable[[Sequence[SetpointRow]], None]
     """Hands open setpoints to adapters that have to know them before they answer devices."""
+
+    @property
+    def url(self) -> str:
+        """Where the API listens; empty when it does not."""
+        if self.listener is None:
+            return ""
+        host, port = self.listener.getsockname()[:2]
+        return f"{'https' if self.tls else 'http'}://{host}:{port}"
 
     async def run(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
         """Run until `stop` is set; `started` is called once the API takes requests."""
@@ -98,10 +107,9 @@ class Application:
             self.engine.dispose()
 
     async def _serve(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
-        server = self._server()
         ready = {protocol: asyncio.Event() for protocol in self.adapters}
         async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve(sockets=[self.listener]))
+            serving = tasks.create_task(self._api(started, stop))
             work = [self._root_periodically(), self._keep_quarantined(), self.observe.run()]
             work += [self.flags.run(), self.tracker.run()]
             work += [carrier.run() for carrier in self.carriers]
@@ -109,11 +117,10 @@ class Application:
                 self._adapter(adapter, ready[protocol])
                 for protocol, adapter in self.adapters.items()
             ]
-            work += [self._dispatch(ready), self._announce(server, started)]
+            work += [self._dispatch(ready)]
             background = [tasks.create_task(part) for part in work]
             await stop.wait()
             _log.info("stopping")
-            server.should_exit = True
             await serving
             for task in background:
                 task.cancel()
@@ -135,10 +142,21 @@ class Application:
             _log.warning("adapters_late", protocols=late)
         await self.conductor.run()
 
-    async def _announce(self, server: Server, started: Callable[[], None]) -> None:
-        await server.listening.wait()
-        self.health.ready("api")
-        started()
+    async def _api(self, started: Callable[[], None], stop: asyncio.Event) -> None:
+        """Serve the API until `stop` is set."""
+        if self.listener is None:
+            self.health.ready("api")
+            started()
+            await stop.wait()
+            return
+        server = self._server()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=[self.listener]))
+            await server.listening.wait()
+            self.health.ready("api")
+            started()
+            await stop.wait()
+            server.should_exit = True
 
     async def _root_periodically(self) -> None:
         while True:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 import ssl
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +23,6 @@ from gateway.api.services import Services
 from gateway.app import Application
 from gateway.bindings import check_unique, modbus_endpoints, mqtt_devices, openadr_vens
 from gateway.bus.local import LocalBus
-from gateway.clock import SystemClock
 from gateway.flags import Flags
 from gateway.ingest import Ingest
 from gateway.live import LiveState
@@ -42,19 +39,20 @@ from gateway.stages.observe import Observe
 from gateway.stages.plan import Plan
 from gateway.stages.settle import Settle
 from gateway.stages.verify import Verify
-from gateway.store.engine import open_engine
+from gateway.store.engine import open_engine, snapshot
 from gateway.store.journal import Journal
-from gateway.store.readings import Quarantined, SqliteReadings
+from gateway.store.readings import Quarantined
+from gateway.store.readings_sqlite import SqliteReadings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
 from gateway.store.writer import Writer
 from gateway.street import Carrier, Stage
+from gateway.surroundings import MakeAdapters, Surroundings, of_this_machine
 from gateway.tracking import Tracker
 from marketplace_core.dispatch.profile import DeviceProfile
-from marketplace_core.ids import IdSource
 from marketplace_core.intervals import SettlementGrid
-from marketplace_core.ports import Bus, DeviceAdapter, Record, TimeMap
+from marketplace_core.ports import Bus, Clock, DeviceAdapter, Record, TimeMap
 from marketplace_core.simtime import AffineTime, check_speed, from_unix, identity
 from marketplace_core.verification.reading import Reading
 
@@ -63,7 +61,7 @@ _SLOWEST_TIMER_WALL_S = 1.0
 """A revert timer counts whole seconds: a lease must last at least one on the wall."""
 _MAY_BE_KNOWN = (SetpointState.ISSUED, SetpointState.APPLIED, SetpointState.UNCONFIRMED)
 """States in which a VEN may hold an event; what is only planned is not sent before its fact."""
-JournalFactory = Callable[[SystemClock, int], Journal]
+JournalFactory = Callable[[Clock, int], Journal]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Basis:
     """What everything else stands on."""
 
     settings: Settings
-    clock: SystemClock
+    clock: Clock
     time_map: TimeMap
     grid: SettlementGrid
     engine: Engine
@@ -85,11 +83,19 @@ class Basis:
 
 
 def build(
-    settings: Settings, *, journal: JournalFactory = Journal, bus: Bus | None = None
+    settings: Settings,
+    *,
+    journal: JournalFactory = Journal,
+    bus: Bus | None = None,
+    around: Surroundings | None = None,
 ) -> Application:
-    """Make the service from its settings; fault tests hand in another journal or bus."""
-    basis = _basis(settings, journal, bus or LocalBus())
-    adapters = _adapters(basis)
+    """Make the service from its settings.
+
+    Fault tests hand in another journal or bus, a virtual day other surroundings.
+    """
+    around = around or of_this_machine(_time_map(settings))
+    basis = _basis(settings, journal, bus or LocalBus(), around)
+    adapters = _adapters(basis) if around.adapters is None else _field(settings, around.adapters)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     _check_time(settings, profiles)
     live = LiveState(profiles, basis.clock)
@@ -136,17 +142,16 @@ def build(
         ],
         conductor=conductor, observe=observe, flags=flags, tracker=tracker, roots=roots,
         root_every_s=settings.store.root_every_s, clock=basis.clock, health=health,
-        api=create_application(services), listener=_listener(settings), tls=_tls(settings),
+        api=create_application(services), tls=_tls(settings),
+        listener=None if around.inline else _listener(settings),
         restore=lambda rows: _restore(adapters, rows),
     )  # fmt: skip
 
 
-def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
-    time_map = _time_map(settings)
-    clock = SystemClock(time_map)
+def _basis(settings: Settings, journal: JournalFactory, bus: Bus, around: Surroundings) -> Basis:
+    clock = around.clock
     engine = open_engine(settings.store.database)
     market = settings.market
-    ids = IdSource(lambda: time.time_ns() // 1_000_000, secrets.randbits)
     heard: list[Callable[[list[Record]], None]] = []
 
     def publish(records: list[Record]) -> None:
@@ -157,14 +162,16 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
     return Basis(
         settings=settings,
         clock=clock,
-        time_map=time_map,
+        time_map=around.time_map,
         grid=SettlementGrid(market.settlement_minutes, market.timezone),
         engine=engine,
         bus=bus,
         metrics=Metrics(),
-        writer=Writer(engine, journal(clock, settings.store.journal_shards), publish),
-        readings=SqliteReadings(settings.store.readings),
-        new_id=ids.new,
+        writer=Writer(
+            engine, journal(clock, settings.store.journal_shards), publish, inline=around.inline
+        ),
+        readings=SqliteReadings(settings.store.readings, inline=around.inline),
+        new_id=around.new_id,
         heard=heard,
     )
 
@@ -202,6 +209,19 @@ def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
         adapters["openadr"] = OpenAdrAdapter(
             _vtn(settings), openadr_vens(settings), clock=basis.clock, time_map=basis.time_map
         )
+    check_unique(adapters.values())
+    return adapters
+
+
+def _field(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAdapter]:
+    """Adapters that are handed in, for the devices that the settings bind."""
+    devices = mqtt_devices(settings)
+    bound: dict[str, Sequence[DeviceProfile]] = {
+        "modbus": [endpoint.profile for endpoint in modbus_endpoints(settings)],
+        "mqtt": [device.profile for device in devices],
+        "openadr": [ven.profile for ven in openadr_vens(settings)],
+    }
+    adapters = make({name: found for name, found in bound.items() if found}, devices)
     check_unique(adapters.values())
     return adapters
 
@@ -269,7 +289,7 @@ def _verify(basis: Basis) -> Verdict:
     store = basis.settings.store
     key = load_or_create_key(store.signing_key).public_key()
     signed = list(read_roots(store.roots, key)) if store.roots.exists() else []
-    with basis.engine.connect() as connection:
+    with snapshot(basis.engine) as connection:
         return verify_journal(connection, signed)
 
 

@@ -10,7 +10,7 @@ import structlog
 from gateway.flags import Flags
 from gateway.live import LiveState
 from gateway.observability.metrics import Metrics
-from gateway.store.readings import Quarantined, SqliteReadings
+from gateway.store.readings import Quarantined, Readings
 from marketplace_core.ports import Clock
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
@@ -23,7 +23,7 @@ class Ingest:
 
     def __init__(
         self,
-        readings: SqliteReadings,
+        readings: Readings,
         *,
         live: LiveState,
         clock: Clock,

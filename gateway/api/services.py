@@ -18,7 +18,7 @@ from gateway.market import Market
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
 from gateway.stages.intake import Intake
-from gateway.store.readings import SqliteReadings
+from gateway.store.readings import Readings
 from gateway.store.tables import idempotency
 from gateway.store.writer import Transaction, Writer
 from marketplace_core.dispatch.profile import DeviceProfile
@@ -34,7 +34,7 @@ class Services:
     market: Market
     intake: Intake
     ingest: Ingest
-    readings: SqliteReadings
+    readings: Readings
     live: LiveState
     leases: Callable[[], dict[str, float]]
     profiles: Mapping[str, DeviceProfile]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.loading import load_settings
-from gateway.store.engine import open_engine
+from gateway.store.engine import open_engine, snapshot
 from gateway.store.roots import load_public_key, read_roots
 from gateway.store.verify import Verdict, verify_journal
 
@@ -55,7 +55,7 @@ def check(database: str, roots: Path | None, public_key: Path | None) -> Verdict
     )
     engine = open_engine(database)
     try:
-        with engine.connect() as connection:
+        with snapshot(engine) as connection:
             return verify_journal(connection, signed)
     finally:
         engine.dispose()

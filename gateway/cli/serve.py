@@ -52,13 +52,11 @@ async def run_service(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     application = make(settings)
-    host, port = application.listener.getsockname()[:2]
-    scheme = "https" if application.tls else "http"
 
     def started() -> None:
-        _log.info("serving", url=f"{scheme}://{host}:{port}")
+        _log.info("serving", url=application.url)
         if ready_file is not None:
-            body = json.dumps({"url": f"{scheme}://{host}:{port}", "pid": os.getpid()})
+            body = json.dumps({"url": application.url, "pid": os.getpid()})
             partial = ready_file.with_suffix(".partial")
             partial.write_text(body, encoding="utf-8")
             partial.replace(ready_file)

@@ -14,7 +14,7 @@ from typing import Any
 from adapters.base import refuse
 from adapters.modbus.silence import Silence
 from gateway.lockstep.clock import LockstepClock
-from gateway.lockstep.field import Field, Frame
+from gateway.lockstep.field import Field, Frame, Taker
 from gateway.store.engine import from_us, to_us
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import (
@@ -71,9 +71,9 @@ class LockstepAdapter:
         finally:
             self._field.detach(self._protocol, taker)
 
-    def taker(self, sink: ReadingSink) -> Samples:
+    def taker(self, sink: ReadingSink) -> Taker:
         """What takes this protocol's frames."""
-        return Samples(sink, self._noted)
+        return Samples(sink, self._clock, self._noted)
 
     async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Tell devices, one after the other; yield all outcomes at once."""
@@ -135,9 +135,12 @@ class LockstepAdapter:
 class Samples:
     """Takes samples and silences of units, reports of VENs, readings of aggregates."""
 
-    def __init__(self, sink: ReadingSink, noted: Callable[[str], None]) -> None:
+    def __init__(
+        self, sink: ReadingSink, clock: LockstepClock, noted: Callable[[str], None]
+    ) -> None:
         """`noted` hears of every device that spoke."""
         self._sink = sink
+        self._clock = clock
         self._noted = noted
         self._silent: dict[str, Silence] = {}
 
@@ -146,7 +149,7 @@ class Samples:
         readings: list[Reading] = []
         for frame in frames:
             if frame["kind"] == "silent":
-                self._silence(frame["device"], from_us(frame["at_us"]))
+                self._silence(frame["device"])
                 continue
             self._silent.pop(frame["device"], None)
             self._noted(frame["device"])
@@ -154,7 +157,8 @@ class Samples:
         if readings:
             await self._sink.store(readings)
 
-    def _silence(self, device_id: str, at: datetime) -> None:
+    def _silence(self, device_id: str) -> None:
+        at = self._clock.now()
         silent = self._silent.setdefault(device_id, Silence())
         if silent.failed(at):
             self._sink.noticed(

@@ -28,5 +28,7 @@ class LockstepClock:
 
     async def sleep_until(self, at: datetime) -> None:
         """Return once market time has reached `at`."""
-        while (left := (at - self.now()).total_seconds()) > 0:
+        left = (at - self.now()).total_seconds()
+        if left > 0:
             await asyncio.sleep(left)
+            await self.sleep_until(at)

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import selectors
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from concurrent.futures import Executor
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 _RESOLUTION_S: Final = 1e-6
 _PATIENCE_S: Final = 30.0
 """Real seconds that held time waits for a thread before the day counts as stuck."""
@@ -63,11 +66,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._virtual.held -= 1
 
     def run_in_executor(
-        self, executor: Any, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
         """Run it here and now: a thread would finish at an instant that nobody chose."""
         del executor
-        done = self.create_future()
+        done: asyncio.Future[_T] = self.create_future()
         try:
             done.set_result(func(*args))
         except Exception as error:  # noqa: BLE001 - handed to whoever awaits it

@@ -57,6 +57,4 @@ class _Messages:
     async def arrived(self, frames: Sequence[Frame]) -> None:
         async with asyncio.TaskGroup() as tasks:
             for frame in frames:
-                tasks.create_task(
-                    self._inbound.take(frame["topic"], frame["payload"], again=False)
-                )
+                tasks.create_task(self._inbound.take(frame["topic"], frame["payload"], again=False))

@@ -33,9 +33,7 @@ class PipeError(FlexwayError):
 class DevicePipe:
     """Talks to `python -m <arguments>` over its standard input and output."""
 
-    def __init__(
-        self, arguments: Sequence[str], log: Path, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, now: Callable[[], datetime]) -> None:
         """`log` takes the child's standard error; `now` gives the market time."""
         self._arguments = arguments
         self._log = log

@@ -19,7 +19,7 @@ from gateway.store.delivery import (
 )
 from gateway.store.facts import record_fact
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id
-from gateway.store.readings import SqliteReadings
+from gateway.store.readings import Readings
 from gateway.store.writer import Transaction, Writer
 from marketplace_core.events import OrderFact, OrderPlanned, WindowClosed
 from marketplace_core.intervals import Interval, SettlementGrid
@@ -51,7 +51,7 @@ class Observe:
         *,
         engine: Engine,
         writer: Writer,
-        readings: SqliteReadings,
+        readings: Readings,
         clock: Clock,
         grid: SettlementGrid,
         grace: timedelta,

@@ -11,7 +11,7 @@ from gateway.store.delivery import record_delivery
 from gateway.store.facts import record_fact
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id, order_days
-from gateway.store.readings import SqliteReadings
+from gateway.store.readings import Readings
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.order import Order
 from marketplace_core.events import DeliveryVerified, OrderFact, ReboundMeasured, WindowClosed
@@ -36,7 +36,7 @@ class Verify:
     consumes = CONSUMES
     emits = EMITS
 
-    def __init__(self, readings: SqliteReadings, grid: SettlementGrid, rebound: timedelta) -> None:
+    def __init__(self, readings: Readings, grid: SettlementGrid, rebound: timedelta) -> None:
         """`rebound`: how long after an order its contracts are watched on."""
         self._readings = readings
         self._grid = grid

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, text, update
 
 from gateway.store.engine import from_us, to_us
 from gateway.store.tables import journal, journal_heads
@@ -44,9 +44,13 @@ class Journal:
         self._clock = clock
         self._shards = shards
         self._epochs: dict[int, int] = {}
+        self._commits = 0
 
     def claim(self, connection: Connection) -> None:
-        """Take over every shard with a new epoch: an older writer's next append fails."""
+        """Take over every shard with a new epoch: an older writer's next commit fails."""
+        if connection.dialect.name == "postgresql":
+            # Waits for the older writer's open transaction; two that claim at once take turns.
+            connection.execute(text("LOCK TABLE journal_heads IN EXCLUSIVE MODE"))
         known = {
             row.shard: row.epoch
             for row in connection.execute(select(journal_heads.c.shard, journal_heads.c.epoch))
@@ -54,7 +58,7 @@ class Journal:
         if known and len(known) != self._shards:
             raise StoreError(
                 f"this database was created with {len(known)} journal shards, the configuration "
-                f"says {self._shards}: set journal.shards = {len(known)}"
+                f"says {self._shards}: set store.journal_shards = {len(known)}"
             )
         for shard in range(self._shards):
             epoch = known.get(shard, 0) + 1
@@ -65,6 +69,37 @@ class Journal:
             else:
                 row = {"shard": shard, "sequence": 0, "hash": GENESIS, "epoch": epoch}
                 connection.execute(insert(journal_heads).values(row))
+        self._commits = _commits(connection)
+
+    def stamp(self, connection: Connection) -> None:
+        """Begin a transaction of this writer: count it, and hold off whoever wants to claim.
+
+        Raises:
+            FencedError: another writer claimed the journal; nothing may be written any more.
+        """
+        stamped = connection.execute(
+            update(journal_heads)
+            .where(journal_heads.c.shard == 0, journal_heads.c.epoch == self._epochs[0])
+            .values(commits=self._commits + 1)
+        )
+        if stamped.rowcount != 1:
+            raise FencedError("the journal was taken over by another writer")
+
+    def stamped(self) -> None:
+        """The transaction that was stamped is committed."""
+        self._commits += 1
+
+    def came_through(self, connection: Connection) -> bool:
+        """Whether the stamped transaction was committed, though nobody said so.
+
+        Raises:
+            FencedError: another writer claimed the journal since, so nobody can tell.
+        """
+        head = connection.execute(select(journal_heads).where(journal_heads.c.shard == 0)).one()
+        if head.epoch != self._epochs[0]:
+            raise FencedError("the journal was taken over by another writer, a commit is in doubt")
+        through: bool = head.commits == self._commits + 1
+        return through
 
     def append(self, connection: Connection, stream: str, fact: Fact) -> Record:
         """Add a fact to its stream's shard.
@@ -94,6 +129,12 @@ class Journal:
             raise FencedError(f"journal shard {shard} was taken over by another writer")
         connection.execute(insert(journal).values(**chained, hash=digest))
         return Record(shard=shard, sequence=sequence, at=at, stream=stream, fact=fact)
+
+
+def _commits(connection: Connection) -> int:
+    query = select(journal_heads.c.commits).where(journal_heads.c.shard == 0)
+    commits: int = connection.execute(query).scalar_one()
+    return commits
 
 
 def read_heads(connection: Connection) -> dict[int, tuple[int, bytes]]:

@@ -46,6 +46,8 @@ journal_heads = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
     Column("epoch", BigInteger, nullable=False),
+    # Commits of the writer, counted in shard 0: tells whether one in doubt came through.
+    Column("commits", BigInteger, nullable=False, server_default="0"),
 )
 
 cursors = Table(

@@ -1,22 +1,25 @@
-"""One writer thread with group commit.
+"""The one writer of the market database, with group commit.
 
 Every unit of work runs in its own SAVEPOINT; all that wait share one COMMIT. A unit
-sees its result only after that commit, so whoever awaits it may acknowledge.
+sees its result only after that commit, so whoever awaits it may acknowledge. When the
+connection to a server is lost, the writer finds out whether the commit came through
+and runs the units again only if it did not.
 """
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
+import time
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine
 
+from gateway.store.engine import WRITES, back_off, is_lost
+from gateway.store.group_commit import GroupCommit, Waiting
 from gateway.store.journal import Journal
-from marketplace_core.errors import StoreError
+from marketplace_core.errors import FencedError, StoreError
 from marketplace_core.events import Fact
 from marketplace_core.ports import Record
 
@@ -49,61 +52,78 @@ class Transaction:
         return record
 
 
-class _Unit(Generic[T]):
+class _Unit(Waiting[T], Generic[T]):
     def __init__(
         self, work: Callable[[Transaction], T], emits: Collection[type[Any]] | None
     ) -> None:
+        super().__init__()
         self.work = work
         self.emits = emits
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = self.loop.create_future()
         self.records: list[Record] = []
         self.after_commit: list[Callable[[], None]] = []
-        self.result: T
-        self.error: BaseException | None = None
 
     def run(self, connection: Connection, journal: Journal) -> None:
+        """Do the work in a savepoint; raises only what concerns the whole group."""
         transaction = Transaction(connection, journal, self.emits)
+        self.error, self.records, self.after_commit = None, [], []
         try:
             with connection.begin_nested():
                 self.result = self.work(transaction)
             self.records = transaction.records
             self.after_commit = transaction.after_commit
-        except Exception as error:  # noqa: BLE001 - handed to whoever awaits the unit
+        except FencedError:
+            raise
+        except Exception as error:
+            if is_lost(error) or connection.invalidated:
+                raise
             self.error = error
-
-    def resolve(self) -> None:
-        if self.future.cancelled():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
 
 
 class Writer:
     """Owns the write connection of the market database."""
 
     def __init__(
-        self, engine: Engine, journal: Journal, publish: Callable[[list[Record]], None]
+        self,
+        engine: Engine,
+        journal: Journal,
+        publish: Callable[[list[Record]], None],
+        *,
+        inline: bool = False,
+        patience_s: float = 30.0,
     ) -> None:
-        """`publish` is called on the event loop with the records of each commit, in order."""
+        """`publish` is called on the event loop with the records of each commit, in order.
+
+        Inline, `transact` commits in the calling coroutine, without a thread. `patience_s`:
+        wall seconds that a lost connection is tried again before its units fail.
+        """
         self._engine = engine
         self._journal = journal
         self._publish = publish
-        self._queue: queue.SimpleQueue[_Unit[Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="market-writer", daemon=True)
+        self._patience_s = patience_s
+        self._connection: Connection | None = None
+        self._in_doubt: list[_Unit[Any]] | None = None
+        """A group whose COMMIT was sent and never answered."""
+        self._late: deque[_Unit[Any]] = deque()
+        """Units that turned out to be committed after their callers were told that they failed."""
+        self._group: GroupCommit[_Unit[Any]] = GroupCommit(
+            self._commit, self._finish, name="market-writer", most=_GROUP, close=self._close,
+            inline=inline,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Claim the journal's shards and start taking work; raises StoreError."""
-        with self._engine.begin() as connection:
-            self._journal.claim(connection)
-        self._thread.start()
+        connection = self._connect()
+        try:
+            with connection.begin():
+                self._journal.claim(connection)
+        except BaseException:
+            self._close()
+            raise
+        self._group.start()
 
     def stop(self) -> None:
-        """Finish what is queued, then end the thread."""
-        self._queue.put(None)
-        self._thread.join()
+        """Finish what is queued, then end."""
+        self._group.stop()
 
     async def transact(
         self,
@@ -113,50 +133,93 @@ class Writer:
     ) -> T:
         """Run a unit of work; return its result once it is committed.
 
-        Cancelling the caller does not undo the work: it may still commit.
+        Cancelling the caller does not undo the work: it may still commit. The work may run
+        more than once, of which one is committed.
         """
         unit = _Unit(work, emits)
-        self._queue.put(unit)
+        self._group.submit(unit)
         return await unit.future
 
-    def _run(self) -> None:
-        with self._engine.connect() as connection:
-            while (units := self._take()) is not None:
-                self._commit(connection, units)
-
-    def _take(self) -> list[_Unit[Any]] | None:
-        first = self._queue.get()
-        if first is None:
-            return None
-        units = [first]
-        while len(units) < _GROUP and not self._queue.empty():
-            unit = self._queue.get()
-            if unit is None:
-                self._queue.put(None)
-                break
-            units.append(unit)
-        return units
-
-    def _commit(self, connection: Connection, units: list[_Unit[Any]]) -> None:
+    def _commit(self, units: list[_Unit[Any]]) -> None:
         try:
-            with connection.begin():
-                for unit in units:
-                    unit.run(connection, self._journal)
+            self._persist(units)
+        except FencedError as error:
+            for unit in units:
+                unit.error = error
         except Exception as error:  # noqa: BLE001 - the commit failed: nobody may acknowledge
             failure = StoreError(f"the commit failed: {error}")
             failure.__cause__ = error
             for unit in units:
-                unit.error, unit.records, unit.after_commit = failure, [], []
-        try:
-            units[0].loop.call_soon_threadsafe(self._finish, units)
-        except RuntimeError:  # the loop closed while we committed: nobody waits any more
-            _log.warning("commit_without_audience", units=len(units))
+                unit.error = failure
+
+    def _persist(self, units: list[_Unit[Any]]) -> None:
+        """Commit a group, over a lost connection too; raises when it is not committed."""
+        began, waits = time.monotonic(), back_off(self._patience_s)
+        while True:
+            try:
+                self._once(units)
+            except Exception as error:
+                if not self._is_lost(error):
+                    self._in_doubt = None
+                    self._close()
+                    raise
+                self._close()
+                wait = next(waits, None)
+                if wait is None or time.monotonic() - began > self._patience_s:
+                    raise
+                _log.warning("database_lost", units=len(units), error=str(error))
+                time.sleep(wait)
+            else:
+                return
+
+    def _is_lost(self, error: BaseException) -> bool:
+        return is_lost(error) or (self._connection is not None and self._connection.invalidated)
+
+    def _once(self, units: list[_Unit[Any]]) -> None:
+        connection = self._connect()
+        if self._in_doubt is not None and self._resolve_doubt(connection, units):
+            return
+        with connection.begin():
+            self._journal.stamp(connection)
+            for unit in units:
+                unit.run(connection, self._journal)
+            self._in_doubt = units
+        self._in_doubt = None
+        self._journal.stamped()
+
+    def _resolve_doubt(self, connection: Connection, units: list[_Unit[Any]]) -> bool:
+        """Learn what became of the commit in doubt; True when it was this group's and is there."""
+        with connection.begin():
+            through = self._journal.came_through(connection)
+        doubted, self._in_doubt = self._in_doubt, None
+        if not through:
+            return False
+        self._journal.stamped()
+        if doubted is not units:
+            self._late.extend(doubted or ())
+        return doubted is units
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect().execution_options(**{WRITES: True})
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _finish(self, units: list[_Unit[Any]]) -> None:
-        records = [record for unit in units for record in unit.records]
+        while self._late:
+            self._tell([self._late.popleft()])
+        self._tell([unit for unit in units if unit.error is None])
+        for unit in units:
+            unit.resolve()
+
+    def _tell(self, committed: list[_Unit[Any]]) -> None:
+        records = [record for unit in committed for record in unit.records]
         if records:
             self._publish(records)
-        for unit in units:
+        for unit in committed:
             for callback in unit.after_commit:
                 callback()
-            unit.resolve()

@@ -23,7 +23,7 @@ import uvloop
 
 from adapters.mqtt.adapter import MqttAdapter, MqttDevice
 from adapters.mqtt.link import MqttBroker
-from gateway.store.readings import SqliteReadings
+from gateway.store.readings_sqlite import SqliteReadings
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.units import Kw
 from marketplace_core.verification.flags import FlagKind

@@ -50,3 +50,24 @@ async def eventually(
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:g} s for {what or condition}")
         await asyncio.sleep(0.01)
+
+
+class SteppingClock:
+    """Market time that moves one second at every look; nothing waits."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2017, 7, 20, 23, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        self.at += timedelta(seconds=1)
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at.timestamp()
+
+    def wall_seconds(self, market_seconds: float) -> float:
+        return market_seconds
+
+    async def sleep_until(self, at: datetime) -> None:
+        self.at = max(self.at, at)
+        await asyncio.sleep(0)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,27 +10,7 @@ from gateway.bus.local import LocalBus
 from gateway.store.engine import migrate, open_engine
 from gateway.store.journal import Journal
 from gateway.store.writer import Writer
-
-
-class SteppingClock:
-    """Market time that moves one second at every look; nothing waits."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2017, 7, 20, 23, 0, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        self.at += timedelta(seconds=1)
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at.timestamp()
-
-    def wall_seconds(self, market_seconds: float) -> float:
-        return market_seconds
-
-    async def sleep_until(self, at: datetime) -> None:
-        self.at = max(self.at, at)
-        await asyncio.sleep(0)
+from tests.harness.clocks import SteppingClock
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.store.readings import Quarantined, SqliteReadings
+from gateway.store.readings import Quarantined
+from gateway.store.readings_sqlite import SqliteReadings
 from gateway.store.sequence import SequenceMarks
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading

@@ -1,0 +1,220 @@
+"""What readings stores share: group commit, duplicates and gaps by sequence marks."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from gateway.store.engine import from_us, to_us
+from gateway.store.group_commit import GroupCommit, Waiting
+from gateway.store.readings import Quarantined, SeriesData
+from gateway.store.sequence import SequenceMarks
+from marketplace_core.errors import StoreError
+from marketplace_core.units import Kw
+from marketplace_core.verification.reading import Reading
+
+DAY_US: Final = 86_400_000_000
+_GROUP: Final = 512
+"""Most batches that share one commit."""
+_MAX_EVIDENCE: Final = 4096
+"""Bytes of a malformed message that are kept."""
+
+Row = tuple[int, int, float, float, float | None, bool, float | None]
+"""at_us, series number, seconds, power_kw, soc_kwh, available, sample_kw."""
+Mark = tuple[int, int, int]
+"""Series number, boot, and the sequence number up to which everything is in."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What a store remembers of the series it holds."""
+
+    numbers: dict[str, int]
+    marks: list[Mark]
+
+
+class Group(msgspec.Struct, frozen=True):
+    """What one commit writes."""
+
+    rows: list[Row]
+    marks: list[Mark]
+    messages: list[Quarantined]
+
+
+class _Batch(Waiting[list[Reading]]):
+    def __init__(self, readings: Sequence[Reading], message: Quarantined | None) -> None:
+        super().__init__()
+        self.readings = readings
+        self.message = message
+
+
+class GroupedReadings(abc.ABC):
+    """Implements the Readings port over one database; a subclass knows its SQL."""
+
+    failures: tuple[type[Exception], ...]
+    """What the database raises."""
+
+    def __init__(self, *, name: str, inline: bool) -> None:
+        """Inline, `store` commits in the calling coroutine, without a thread."""
+        self._numbers: dict[str, int] = {}
+        self._marks = SequenceMarks()
+        self._current = False
+        self._group: GroupCommit[_Batch] = GroupCommit(
+            self._commit, _finish, name=name, most=_GROUP, close=self._close, inline=inline
+        )
+
+    def start(self) -> None:
+        """Begin to take readings."""
+        self._group.start()
+
+    def stop(self) -> None:
+        """Commit what is queued, then end."""
+        self._group.stop()
+
+    async def store(self, readings: Sequence[Reading]) -> list[Reading]:
+        """Commit readings; return those that were new, once they are durable.
+
+        Raises:
+            StoreError: they are not stored (or nobody knows); nothing may be acknowledged.
+        """
+        for reading in readings:
+            if not math.isfinite(reading.power_kw):
+                raise StoreError(f"{reading.series}: a reading of {reading.power_kw} kW")
+        return await self._submit(_Batch(readings, None))
+
+    async def quarantine(self, message: Quarantined) -> None:
+        """Keep a malformed message for inspection."""
+        await self._submit(_Batch((), message))
+
+    def gaps(self) -> dict[str, int]:
+        """Readings given up as lost since the start, per series."""
+        names = {number: name for name, number in self._numbers.copy().items()}
+        return {names[number]: count for number, count in self._marks.gaps.copy().items()}
+
+    @abc.abstractmethod
+    def quarantined(self, limit: int = 100) -> list[Quarantined]:
+        """The newest messages put aside."""
+
+    @abc.abstractmethod
+    def between(self, series: str, start: datetime, end: datetime) -> SeriesData:
+        """Readings of a series that touch `[start, end)` and began at most a day before it."""
+
+    @abc.abstractmethod
+    def latest(self) -> list[Reading]:
+        """The newest reading of every series: what is known of devices after a restart."""
+
+    @abc.abstractmethod
+    def _begin(self) -> None:
+        """Begin a transaction that writes; connect first where there is no connection."""
+
+    @abc.abstractmethod
+    def _load(self) -> Known:
+        """Everything remembered of series, within the transaction."""
+
+    @abc.abstractmethod
+    def _register(self, names: Sequence[str]) -> dict[str, int]:
+        """Numbers for series that are new to this process, within the transaction."""
+
+    @abc.abstractmethod
+    def _write(self, group: Group) -> None:
+        """Write within the transaction; a reading whose (start, series) is there is left out."""
+
+    @abc.abstractmethod
+    def _end(self) -> None:
+        """Commit, durably."""
+
+    @abc.abstractmethod
+    def _abandon(self) -> None:
+        """Undo the transaction, or give the connection up; never raises."""
+
+    @abc.abstractmethod
+    def _close(self) -> None:
+        """Close the connection that writes."""
+
+    async def _submit(self, batch: _Batch) -> list[Reading]:
+        self._group.submit(batch)
+        return await batch.future
+
+    def _commit(self, batches: list[_Batch]) -> None:
+        gaps = self._marks.gaps.copy()
+        try:
+            self._begin()
+            if not self._current:
+                self._reload()
+            self._write(self._sift(batches))
+            self._end()
+        except self.failures as error:
+            # Memory may be ahead of the database now: it is read again before the next commit.
+            self._current = False
+            self._marks.gaps = gaps
+            self._abandon()
+            for batch in batches:
+                batch.error = StoreError(f"readings could not be stored: {error}")
+
+    def _reload(self) -> None:
+        known = self._load()
+        gaps = self._marks.gaps
+        self._numbers, self._marks = known.numbers, SequenceMarks()
+        self._marks.gaps = gaps
+        for mark in known.marks:
+            self._marks.load(*mark)
+        self._current = True
+
+    def _sift(self, batches: Sequence[_Batch]) -> Group:
+        """Number the series, leave out what was seen, and say what there is to write."""
+        names = dict.fromkeys(r.series for batch in batches for r in batch.readings)
+        if unknown := [name for name in names if name not in self._numbers]:
+            self._numbers.update(self._register(unknown))
+        rows: list[Row] = []
+        touched: dict[tuple[int, int], None] = {}
+        for batch in batches:
+            batch.result = []
+            for reading in batch.readings:
+                number = self._numbers[reading.series]
+                if self._marks.seen(number, reading.boot, reading.sequence):
+                    continue
+                if reading.sequence >= 0:
+                    touched[number, reading.boot] = None
+                batch.result.append(reading)
+                rows.append(_row(reading, number))
+        marks = [(number, boot, self._marks.through(number, boot)) for number, boot in touched]
+        return Group(rows, marks, [_cut(b.message) for b in batches if b.message is not None])
+
+
+def _finish(batches: list[_Batch]) -> None:
+    for batch in batches:
+        batch.resolve()
+
+
+def _row(reading: Reading, number: int) -> Row:
+    return (
+        to_us(reading.start), number, reading.seconds, reading.power_kw, reading.soc_kwh,
+        reading.available, reading.sample_kw,
+    )  # fmt: skip
+
+
+def _cut(message: Quarantined) -> Quarantined:
+    return msgspec.structs.replace(message, evidence=message.evidence[:_MAX_EVIDENCE])
+
+
+def to_series(rows: Iterable[Sequence[float]], start: datetime) -> SeriesData:
+    """Rows of `(at_us, seconds, power_kw)`, but for those that end at or before `start`."""
+    table = np.array(list(rows), dtype=np.float64).reshape(-1, 3)
+    table[:, 0] /= 1e6
+    table = table[table[:, 0] + table[:, 1] > start.timestamp()]
+    return SeriesData(table[:, 0], table[:, 1], table[:, 2])
+
+
+def to_reading(row: tuple[str, int, float, float, float | None, object, float | None]) -> Reading:
+    """A row of `(name, *Row)`, as it was stored, as the reading it was."""
+    name, at_us, seconds, power_kw, soc_kwh, available, sample_kw = row
+    return Reading(
+        series=name, start=from_us(at_us), seconds=seconds, power_kw=Kw(power_kw),
+        soc_kwh=soc_kwh, available=bool(available),
+        sample_kw=None if sample_kw is None else Kw(sample_kw),
+    )  # fmt: skip
