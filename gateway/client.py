@@ -61,7 +61,10 @@ class Client:
         return self._call("GET", path, params=params)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        response = self._http.request(method, path, **arguments)
+        response = self._send(method, path, **arguments)
         if response.is_success:
             return response.json()
         raise RequestError(f"{method} {path}: {response.status_code} {response.text}")
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        return self._http.request(method, path, **arguments)

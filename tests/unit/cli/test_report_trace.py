@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.report_trace import minute_means
+from gateway.cli.demo.minutes import minute_means
 
 START = 1_500_593_400.0
 

@@ -14,6 +14,7 @@ from config.writing import to_toml
 
 Json = Mapping[str, Any]
 OPERATOR = "org_operator"
+_ROLES = ("battery", "inverter", "meter")
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,36 @@ class Addresses:
     broker_port: int
     vtn_port: int
     modbus: Mapping[str, Json]
-    """Per device id: host, port and unit."""
+    """Per device id: host, port, unit, serial number and the sign of a meter."""
+    fingerprints: Mapping[str, str]
+    """Per device id of a site: of its VEN's certificate."""
+    tls: Path | None
+    """Folder of the lab CA's certificates; None = nothing is reached over a network."""
+
+
+def nowhere(scenario: Json) -> Addresses:
+    """Addresses of a virtual day: nothing is listened on and nobody is called."""
+    units = [(home, role) for home in scenario["homes"] for role in _ROLES]
+    modbus = {
+        home[role]: {"host": "127.0.0.1", "port": 1 + index, "unit": 1}
+        for index, (home, role) in enumerate(units)
+    }
+    return Addresses(1, 0, modbus, {}, None)
 
 
 def make_tokens(scenario: Json) -> dict[str, str]:
     """A fresh bearer token for every organisation of the scenario and the operator."""
     sellers = [seller["id"] for seller in scenario["sellers"]]
-    names = [OPERATOR, scenario["need"]["buyer"], *sellers]
+    names = [OPERATOR, *_buyers(scenario), *sellers]
     return {name: secrets.token_urlsafe(32) for name in names}
 
 
+def _buyers(scenario: Json) -> list[str]:
+    return sorted({need["buyer"] for need in scenario["needs"]})
+
+
 def gateway_settings(
-    scenario: Json, tokens: Mapping[str, str], timeline: Timeline, where: Addresses
+    scenario: Json, tokens: Mapping[str, str], timeline: Timeline | None, where: Addresses
 ) -> str:
     """TOML of a lab gateway that drives the scenario's devices."""
     market = scenario["market"]
@@ -55,22 +74,42 @@ def gateway_settings(
                 "settlement_minutes": market["grid_minutes"],
                 "currency": market["currency"],
             },
-            "time": {
-                "market_epoch": timeline.market_epoch.isoformat(),
-                "wall_epoch": timeline.wall_epoch,
-                "speed": timeline.speed,
-            },
+            "time": _time(timeline),
             "api": {"port": 0, "clients": _clients(scenario, tokens)},
-            "modbus": {"devices": _modbus(scenario, where)},
+            "observe": {"rebound_s": 3600.0},
+            "modbus": {"timeout_s": 0.4, "devices": _modbus(scenario, where)},
             "mqtt": {
                 "port": where.broker_port,
                 "tls": False,
                 "protocol": "3.1.1",
                 "devices": _mqtt(scenario),
             },
-            "openadr": {"port": where.vtn_port, "poll_s": 0.5, "vens": _vens(scenario)},
+            "openadr": {
+                "port": where.vtn_port, "poll_s": 0.5, "vens": _vens(scenario, where),
+                **_certificates(where.tls),
+            },
         }
-    )
+    )  # fmt: skip
+
+
+def _time(timeline: Timeline | None) -> Json:
+    if timeline is None:
+        return {}
+    return {
+        "market_epoch": timeline.market_epoch.isoformat(),
+        "wall_epoch": timeline.wall_epoch,
+        "speed": timeline.speed,
+    }
+
+
+def _certificates(folder: Path | None) -> Json:
+    if folder is None:
+        return {}
+    return {
+        "tls_certificate": str(folder / "vtn.pem"),
+        "tls_key": str(folder / "vtn.key"),
+        "ca_certificate": str(folder / "ca.pem"),
+    }
 
 
 def write_settings(folder: Path, text: str) -> Path:
@@ -84,7 +123,7 @@ def _clients(scenario: Json, tokens: Mapping[str, str]) -> Sequence[Json]:
     def role(name: str) -> str:
         if name == OPERATOR:
             return "operator"
-        return "buyer" if name == scenario["need"]["buyer"] else "seller"
+        return "buyer" if name in _buyers(scenario) else "seller"
 
     return [
         {
@@ -115,7 +154,7 @@ def _modbus(scenario: Json, where: Addresses) -> Sequence[Json]:
             "profile": profiles.get(home[role], {"min_kw": -100.0, "max_kw": 100.0}),
         }
         for home in scenario["homes"]
-        for role in ("battery", "inverter", "meter")
+        for role in _ROLES
     ]
 
 
@@ -131,9 +170,12 @@ def _mqtt(scenario: Json) -> Sequence[Json]:
     ]
 
 
-def _vens(scenario: Json) -> Sequence[Json]:
+def _vens(scenario: Json, where: Addresses) -> Sequence[Json]:
     profiles = _profiles(scenario)
     return [
-        {"device_id": site["id"], "ven_name": site["ven_name"], "profile": profiles[site["id"]]}
+        {
+            "device_id": site["id"], "ven_name": site["ven_name"], "profile": profiles[site["id"]],
+            "fingerprint": where.fingerprints.get(site["id"], ""),
+        }
         for site in scenario["sites"]
-    ]
+    ]  # fmt: skip

@@ -1,0 +1,180 @@
+"""`flexway demo`: a whole day on a feeder, everything going wrong on purpose."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from gateway.cli.demo.checks import state_checks
+from gateway.cli.demo.evidence import Evidence
+from gateway.cli.demo.figures import compose
+from gateway.cli.demo.script import Day, Script
+from gateway.cli.demo.settings import gateway_settings, make_tokens, nowhere, write_settings
+from gateway.cli.demo.sockets import SocketWorld
+from gateway.cli.demo.virtual import VirtualWorld
+from gateway.cli.demo.world import Json, World
+from gateway.cli.report import print_report, write_report
+from marketplace_core.errors import FlexwayError
+
+_SPOILED: Final = 1
+"""Rows of the meter history that are wrong on purpose."""
+
+
+@click.command(
+    epilog="Examples:  flexway demo      flexway demo --lockstep --seed 7"
+    "      flexway demo --speed 120 --report build/report --keep",
+)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0),
+              help="Seed of the simulated day.")  # fmt: skip
+@click.option(
+    "--speed", default=240.0, show_default=True, help="Market seconds per second of the wall."
+)
+@click.option(
+    "--report", "report_dir", default=Path("report"), show_default=True,
+    type=click.Path(file_okay=False, path_type=Path), help="Folder of the report.",
+)  # fmt: skip
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with homes*.csv.gz and ev_sessions*.csv.gz; default: what is shipped.",
+)  # fmt: skip
+@click.option("--keep", is_flag=True, help="Keep database, logs and settings in the report folder.")
+@click.option("--lockstep", is_flag=True,
+              help="The same day in virtual time, without sockets: reproducible.")  # fmt: skip
+@click.option("--no-dispatch", "dispatch", is_flag=True, default=True, flag_value=False,
+              help="The counterfactual: the market is set up and nobody is called.")  # fmt: skip
+def demo(
+    *,
+    seed: int,
+    speed: float,
+    report_dir: Path,
+    data: Path | None,
+    keep: bool,
+    lockstep: bool,
+    dispatch: bool,
+) -> None:
+    """Run a summer day on one feeder: two orders, real homes and cars, faults on purpose.
+
+    Starts a broker, simulated devices and the gateway as child processes on loopback (or,
+    with --lockstep, everything in virtual time). Exit code 0 only if every check that it
+    states holds.
+    """
+    console = Console(highlight=False)
+    report_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="flexway-demo-"))
+    try:
+        run = DemoRun(folder, console, report_dir, seed=seed, speed=speed, data=data)
+        report = run.run(lockstep=lockstep, dispatch=dispatch)
+    finally:
+        if keep:
+            shutil.copytree(folder, report_dir / "run", dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    write_report(report, report_dir)
+    print_report(report, console)
+    console.print(f"report: {report_dir / 'report.html'} and {report_dir / 'report.json'}")
+    sys.exit(0 if all(report["checks"].values()) else 1)
+
+
+class DemoRun:
+    """One run: plan the day, let it happen, hold the report against the truth."""
+
+    def __init__(
+        self, folder: Path, console: Console, report_dir: Path,
+        *, seed: int, speed: float, data: Path | None,
+    ) -> None:  # fmt: skip
+        self._folder = folder
+        self._console = console
+        self._report_dir = report_dir
+        self._seed = seed
+        self._speed = speed
+        self._data = data
+        self._began = time.monotonic()
+
+    def run(self, *, lockstep: bool, dispatch: bool) -> dict[str, Any]:
+        """Run everything; return the report. Children never outlive this."""
+        scenario = self._plan()
+        tokens = make_tokens(scenario)
+        world = self._virtual(scenario, tokens) if lockstep else self._sockets(scenario, tokens)
+        try:
+            self._say("starting devices and gateway")
+            world.start()
+            script = Script(world, scenario, self._folder / "history.csv", self._say)
+            day = script.run(dispatch=dispatch)
+            report = self._compose(world, scenario, day, lockstep=lockstep)
+        except BaseException:
+            world.abort()
+            raise
+        exits = world.stop()
+        report["truth"] = self._judge(report)
+        report["checks"] = state_checks(report, exits=exits, spoiled=_SPOILED)
+        return report
+
+    def _plan(self) -> Json:
+        self._say("planning the day from real homes and charging sessions")
+        folder = self._folder
+        (self._report_dir / "truth.jsonl").unlink(missing_ok=True)
+        data = ["--data", str(self._data)] if self._data else []
+        both = ["--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json")]
+        self._simulator(
+            "plan", "--seed", str(self._seed), *data, "--out", str(folder / "scenario.json"),
+            "--world", str(folder / "world.json"),
+        )  # fmt: skip
+        self._simulator("history", *both, "--spoil", "--out", str(folder / "history.csv"))
+        scenario: Json = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
+        return scenario
+
+    def _sockets(self, scenario: Json, tokens: dict[str, str]) -> World:
+        return SocketWorld(
+            self._folder, scenario, tokens, speed=self._speed, truth=self._report_dir
+        )
+
+    def _virtual(self, scenario: Json, tokens: dict[str, str]) -> World:
+        text = gateway_settings(scenario, tokens, None, nowhere(scenario))
+        devices = [
+            "firmware_sim", "lockstep", "--scenario", str(self._folder / "scenario.json"),
+            "--world", str(self._folder / "world.json"), "--truth", str(self._report_dir),
+        ]  # fmt: skip
+        start = datetime.fromisoformat(scenario["market"]["sim_start"])
+        return VirtualWorld(write_settings(self._folder, text), devices, tokens, start)
+
+    def _compose(self, world: World, scenario: Json, day: Day, *, lockstep: bool) -> dict[str, Any]:
+        settings = {
+            "seed": self._seed, "speed": None if lockstep else self._speed,
+            "transport": "lockstep" if lockstep else "sockets",
+        }  # fmt: skip
+        return compose(Evidence(world, scenario, day), settings=settings)
+
+    def _judge(self, report: Json) -> Any:
+        """What really happened is for the simulator to compare: the gateway never reads it."""
+        self._say("comparing the settlement with what really happened")
+        folder = self._folder
+        (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+        both = ["--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json")]
+        self._simulator("counterfactual", *both, "--out", str(folder / "counterfactual.jsonl"))
+        self._simulator(
+            "judge", *both, "--report", str(folder / "report.json"),
+            "--truth", str(self._report_dir / "truth.jsonl"),
+            "--counterfactual", str(folder / "counterfactual.jsonl"),
+            "--out", str(folder / "truth.json"),
+        )  # fmt: skip
+        return json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+
+    def _simulator(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "firmware_sim", *arguments], capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise FlexwayError(f"firmware_sim {arguments[0]}: {done.stderr.strip()}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"[dim]{time.monotonic() - self._began:5.1f} s[/] {text}")

@@ -1,0 +1,137 @@
+"""The day over real sockets: a broker, the devices and the gateway as child processes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.children import Child
+from gateway.cli.demo.lab_ca import LabCa
+from gateway.cli.demo.settings import Addresses, Timeline, gateway_settings, write_settings
+from gateway.cli.demo.world import Json
+from gateway.client import Client
+from marketplace_core.simtime import AffineTime, from_unix
+
+_HEAD_START_S: Final = 20.0
+"""Wall seconds for everything to start, and the market to be set up, before the devices run."""
+_HOST: Final = "127.0.0.1"
+_NAP_S: Final = 0.2
+_CHILD_PATIENCE_S: Final = 60.0
+
+
+class SocketWorld:
+    """Implements World over child processes on free loopback ports."""
+
+    def __init__(
+        self, folder: Path, scenario: Json, tokens: Mapping[str, str], *, speed: float, truth: Path
+    ) -> None:
+        """`truth` is the folder in which the devices write what really happened."""
+        self._folder = folder
+        self._scenario = scenario
+        self._tokens = tokens
+        self._truth = truth
+        start = datetime.fromisoformat(scenario["market"]["sim_start"])
+        self._timeline = Timeline(start, time.time() + _HEAD_START_S, speed)
+        self._map = AffineTime(start, from_unix(self._timeline.wall_epoch), speed)
+        self._children: dict[str, Child] = {}
+        self._clients: dict[str, Client] = {}
+        self._url = ""
+
+    def start(self) -> None:
+        """Broker, devices, gateway, in this order."""
+        ca = LabCa(self._folder / "tls")
+        ca.issue_server("vtn", _HOST)
+        fingerprints = {
+            site["id"]: ca.issue_client(site["ven_name"]) for site in self._scenario["sites"]
+        }
+        broker_port = self._child("broker", "gateway.broker", "--port", "0", "--lab")["port"]
+        vtn_port, uplink_port = _free_port(), _free_port()
+        modbus = self._devices(broker_port, vtn_port, uplink_port)
+        where = Addresses(uplink_port, vtn_port, modbus, fingerprints, ca.folder)
+        settings = gateway_settings(self._scenario, self._tokens, self._timeline, where)
+        write_settings(self._folder, settings)
+        self.start_gateway()
+
+    def client(self, organisation: str) -> Client:
+        """A connection to the gateway that runs now."""
+        if organisation not in self._clients:
+            self._clients[organisation] = Client(self._url, self._tokens[organisation])
+        return self._clients[organisation]
+
+    def now(self) -> datetime:
+        """Market time."""
+        return self._map.to_market(datetime.now(UTC))
+
+    def wait_until(self, at: datetime) -> None:
+        """Sleep until the wall is there."""
+        time.sleep(max(0.0, (self._map.to_wall(at) - datetime.now(UTC)).total_seconds()))
+
+    def pause(self) -> None:
+        """A moment."""
+        time.sleep(_NAP_S)
+
+    def cut_uplink(self) -> None:
+        """The relay in front of the broker does that by itself, at the incident's time."""
+
+    def mend_uplink(self) -> None:
+        """The same."""
+
+    def kill_gateway(self) -> None:
+        """SIGKILL."""
+        self._forget_clients()
+        self._children.pop("gateway").kill()
+
+    def start_gateway(self) -> None:
+        """Start the service and wait until it takes requests."""
+        config = str(self._folder / "flexway.toml")
+        self._url = self._child("gateway", "gateway", "serve", "--config", config)["url"]
+
+    def stop(self) -> Mapping[str, int]:
+        """Ask every child to end, the last one first."""
+        self._forget_clients()
+        return {name: child.stop() for name, child in reversed(self._children.items())}
+
+    def abort(self) -> None:
+        """Kill every child."""
+        self._forget_clients()
+        for child in reversed(self._children.values()):
+            child.kill()
+
+    def _devices(self, broker_port: int, vtn_port: int, uplink_port: int) -> Any:
+        folder, timeline = self._folder, self._timeline
+        ready = self._child(
+            "devices", "firmware_sim", "run",
+            "--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json"),
+            "--market-epoch", timeline.market_epoch.isoformat(),
+            "--wall-epoch", repr(timeline.wall_epoch), "--speed", repr(timeline.speed),
+            "--broker-host", _HOST, "--broker-port", str(broker_port),
+            "--uplink-port", str(uplink_port),
+            "--vtn-url", f"https://{_HOST}:{vtn_port}/OpenADR2/Simple/2.0b",
+            "--tls", str(folder / "tls"), "--log", str(folder), "--truth", str(self._truth),
+            ready_option="--ready",
+        )  # fmt: skip
+        return ready["modbus"]
+
+    def _child(
+        self, name: str, module: str, *arguments: str, ready_option: str = "--ready-file"
+    ) -> Any:
+        ready = str(self._folder / f"{name}.ready.json")
+        child = Child(name, [module, *arguments, ready_option, ready], self._folder)
+        self._children[name] = child
+        return child.wait_ready(_CHILD_PATIENCE_S)
+
+    def _forget_clients(self) -> None:
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
