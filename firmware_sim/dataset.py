@@ -1,7 +1,8 @@
 """Reads the real data: homes' hours and charging sessions.
 
 Formats: `homes*.csv.gz` (home, period_start_utc, load_kw, pv_kw, outdoor_temp_c) and
-`ev_sessions*.csv.gz` (site, station, arrival_utc, departure_utc, ..., delivered_kwh).
+`ev_sessions*.csv.gz` (site, station, arrival_utc, departure_utc, ..., delivered_kwh, and
+`estimated_departure_utc` where drivers said when they would leave).
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Session(msgspec.Struct, frozen=True):
     """What the driver asked for."""
     energy_kwh: float
     """What the car really took: it wants no more."""
+    estimated: datetime | None = None
+    """When the driver said that the car would leave, where they did."""
 
 
 def shipped() -> Path:
@@ -119,6 +122,10 @@ class _Row:
     def instant(self, field: str) -> datetime:
         return self._parsed(field, instant, "is no instant with an offset (2017-07-20T17:00:00Z)")
 
+    def optional_instant(self, field: str) -> datetime | None:
+        """None where the cell is empty or the file has no such column."""
+        return self.instant(field) if (self._values.get(field) or "").strip() else None
+
     def number(self, field: str) -> float:
         value = self._parsed(field, float, "is no number")
         if not (math.isfinite(value) and value >= 0):
@@ -153,6 +160,7 @@ def _session(row: _Row) -> Session:
         departure,
         row.number("requested_kwh"),
         row.number("delivered_kwh"),
+        row.optional_instant("estimated_departure_utc"),
     )
 
 

@@ -1,81 +1,101 @@
-"""Makes a scenario from the real data and a seed."""
+"""Makes a scenario, and the world behind it, from the real data and a seed."""
 
 from __future__ import annotations
 
 import math
 import re
-import zlib
-from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
-import numpy as np
 
-from firmware_sim import market_entry as entry
+from firmware_sim import bidding, market_entry
+from firmware_sim.car_parks import HISTORY_DAYS, choose_weeks, like_days, usual_load_kw
 from firmware_sim.dataset import HomeHours, Session, read_homes, read_sessions
 from firmware_sim.devices.battery import BatterySpec
-from firmware_sim.devices.car import STATION_KW, Stay
-from firmware_sim.scenario import VERSION, CarPark, Charger, Home, MarketDay, Scenario
-from firmware_sim.stays import flexible_kw, landings, load_kw, moved, weeks_to
+from firmware_sim.devices.car import STATION_KW
+from firmware_sim.faults import Exposed, draw, draw_incidents
+from firmware_sim.market_entry import Flexible
+from firmware_sim.randomness import stream
+from firmware_sim.scenario import (
+    VERSION,
+    CarPark,
+    Charger,
+    Fleet,
+    Home,
+    MarketDay,
+    MarketEvent,
+    Scenario,
+)
+from firmware_sim.station_choice import Choice, choose
+from firmware_sim.world import HomeSecrets, World
 from marketplace_core.errors import ConfigError
 from marketplace_core.intervals import Interval, SettlementGrid
+from marketplace_core.units import Direction
 
-_HISTORY_DAYS = 63
-"""Nine weeks: more than the longest look-back of a baseline that the market knows for loads."""
-_WEEKS_PER_SITE = 8
-_WEEKS_APART = 3
-"""Weeks side by side in one car park share no session within the ten weekdays before the day."""
-_QUARTER_H = 0.25
-_PEAK_SHARE = 0.5
-"""A landing day with less than this share of the median sessions is a campus holiday."""
+FLEET_ID = "dev_voltfleet_fleet"
+_STORED_SHARE = (0.25, 0.40)
+"""What a battery holds when the day begins, as a share of its capacity."""
+_TENTHS_IN_FLEET = 3
+"""Of ten chargers, so many are behind a backend of their own."""
+_STATIONS_PER_WEEK = 54
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What scenario is wanted."""
 
     seed: int = 1
-    homes: int = 3
-    chargers: int = 4
-    sites: int = 1
+    homes: int = 12
+    chargers: int = 40
+    sites: int = 3
     day: str = "2017-07-20"
     timezone: str = "America/Los_Angeles"
     grid_minutes: int = 15
 
 
-def plan(request: Request, data: Path) -> Scenario:
-    """A scenario, the same for the same request and data.
+class Planned(NamedTuple):
+    """The two halves of a day."""
+
+    scenario: Scenario
+    world: World
+
+
+def plan(request: Request, data: Path) -> Planned:
+    """A scenario and its world, the same for the same request and data.
 
     Raises: ConfigError when the data cannot fill it, RecordError for a bad line.
     """
     market = market_day(request)
     sessions = read_sessions(data)
-    homes = _homes(request, market, read_homes(data)) if request.homes else ()
-    chargers = _chargers(request, market, sessions)
-    sites = _sites(request, market, sessions)
-    assets = entry.assets(
-        market, homes, chargers, sites, _site_flexibility(market, sites, sessions)
+    hours = read_homes(data) if request.homes else {}
+    homes, secrets = _homes(request, market, hours)
+    stations = _stations(request, market, sessions)
+    weeks = _sites(request, market, sessions)
+    flexible = Flexible(
+        pv_kw={home.id: _usual_pv_kw(market, hours[secrets[home.id].data_home]) for home in homes},
+        chargers={name: choice for name, choice in stations if name},
+        fleet=[choice for name, choice in stations if not name],
+        site_load_kw=usual_load_kw(market, weeks, sessions),
     )
-    bids = entry.bids(assets)
-    return Scenario(
+    scenario = _scenario(market, homes, weeks, flexible)
+    world = World(
         version=VERSION,
         seed=request.seed,
         data=str(data.resolve()),
-        market=market,
-        sellers=entry.sellers(assets),
-        homes=homes,
-        chargers=chargers,
-        sites=sites,
-        profiles=entry.profiles(homes, chargers, sites),
-        assets=assets,
-        need=entry.need(bids),
-        bids=bids,
+        homes=secrets,
+        stations={name: choice.station for name, choice in stations if name},
+        fleets={one.id: tuple(c.station for c in flexible.fleet) for one in scenario.fleets},
+        sites=weeks,
+        faults=(),
     )
+    return _disturbed(scenario, world, flexible)
 
 
 def market_day(request: Request) -> MarketDay:
-    """The day's instants: run 16:30 to 18:30, event 17:00 to 18:00, all local."""
+    """The day's instants: run 10:00 to 20:30, DOWN 12:00 to 14:00, UP 17:00 to 19:00, local."""
     day = date.fromisoformat(request.day)
     zone = ZoneInfo(request.timezone)
 
@@ -89,213 +109,145 @@ def market_day(request: Request) -> MarketDay:
         grid_minutes=request.grid_minutes,
         feeder="F-114",
         currency="USD",
-        history_start=grid.days_before(at(0), _HISTORY_DAYS),
-        sim_start=at(16, 30),
-        event=Interval(at(17), at(18)),
-        sim_end=at(18, 30),
+        history_start=grid.days_before(at(0), HISTORY_DAYS),
+        sim_start=at(10),
+        events=(
+            MarketEvent(name="midday", direction=Direction.DOWN, interval=Interval(at(12), at(14))),
+            MarketEvent(name="evening", direction=Direction.UP, interval=Interval(at(17), at(19))),
+        ),
+        sim_end=at(20, 30),
     )
 
 
-def randomness(seed: int, label: str) -> np.random.Generator:
-    """An independent stream of the scenario's seed for one purpose."""
-    return np.random.default_rng([seed, zlib.crc32(label.encode())])
-
-
-def _homes(request: Request, market: MarketDay, data: dict[str, HomeHours]) -> tuple[Home, ...]:
+def _homes(
+    request: Request, market: MarketDay, data: Mapping[str, HomeHours]
+) -> tuple[tuple[Home, ...], dict[str, HomeSecrets]]:
     if request.homes > len(data):
         msg = f"the data hold {len(data)} homes, not {request.homes}: use --homes {len(data)}"
         raise ConfigError(msg)
-    rng = randomness(request.seed, "homes")
+    rng = stream(request.seed, "homes")
     chosen = sorted(rng.permutation(sorted(data))[: request.homes].tolist())
     spec = BatterySpec()
-    homes = []
+    homes, secrets = [], {}
     for name in chosen:
         data[name].at(market.sim_start)
         slug = _slug(name)
-        homes.append(
-            Home(
-                id=f"home_{slug}",
-                seller=entry.HOMES,
-                data_home=name,
-                battery=f"dev_{slug}_battery",
-                inverter=f"dev_{slug}_inverter",
-                meter=f"dev_{slug}_meter",
-                battery_spec=spec,
-                stored_kwh=round(float(rng.uniform(0.90, 0.98)) * spec.capacity_kwh, 3),
-                rated_pv_kw=data[name].rated_pv_kw,
-            )
+        home = Home(
+            id=f"home_{slug}",
+            seller=market_entry.HOMES,
+            battery=f"dev_{slug}_battery",
+            inverter=f"dev_{slug}_inverter",
+            meter=f"dev_{slug}_meter",
+            battery_spec=spec,
+            rated_pv_kw=data[name].rated_pv_kw,
         )
-    return tuple(homes)
+        stored = round(float(rng.uniform(*_STORED_SHARE)) * spec.capacity_kwh, 3)
+        secrets[home.id] = HomeSecrets(data_home=name, stored_kwh=stored)
+        homes.append(home)
+    return tuple(homes), secrets
 
 
-class _Candidate(msgspec.Struct, frozen=True):
-    """One station on one real day that could be a charger of the scenario."""
-
-    station: str
-    weeks: int
-    score: tuple[float, float]
-    """Quarter hours charged from the hour before the event on; hours of slack afterwards."""
-    flexible_kw: float
-
-
-def _chargers(
+def _stations(
     request: Request, market: MarketDay, sessions: Sequence[Session]
-) -> tuple[Charger, ...]:
-    candidates = _candidates(market, sessions)
-    if len(candidates) < request.chargers:
-        msg = (
-            f"the data hold {len(candidates)} stations that charge on such a day during the "
-            f"event, not {request.chargers}: use --chargers {len(candidates)}"
-        )
-        raise ConfigError(msg)
-    order = randomness(request.seed, "chargers").permutation(len(candidates)).tolist()
-    ranked = sorted((candidates[i] for i in order), key=lambda one: one.score, reverse=True)
-    chosen = _distinct_first(ranked)[: request.chargers]
-    used: set[str] = set()
-    chargers = []
-    for one in sorted(chosen, key=lambda one: (one.station, one.weeks)):
-        device = f"dev_charger_{_slug(one.station)}"
-        device = device if device not in used else f"{device}_w{-one.weeks}"
-        used.add(device)
-        chargers.append(
-            Charger(
-                id=device,
-                seller=entry.CARS,
-                station=one.station,
-                weeks=one.weeks,
-                rate_kw=STATION_KW,
-                flexible_kw=round(one.flexible_kw, 2),
-            )
-        )
-    return tuple(chargers)
-
-
-def _candidates(market: MarketDay, sessions: Sequence[Session]) -> list[_Candidate]:
-    day, event = date.fromisoformat(market.day), market.event
+) -> list[tuple[str, Choice]]:
+    """Charger id (empty behind the backend) and station of every charger."""
+    rng = stream(request.seed, "chargers")
+    up, down = choose(market, sessions, request.chargers, rng)
+    every = [*up, *down]
+    behind = request.chargers * _TENTHS_IN_FLEET // 10
+    used: dict[str, int] = {}
     found = []
-    for landing in landings(sessions, day, market.timezone):
-        weeks = weeks_to(day, landing)
-        stations: dict[str, list[Stay]] = {}
-        for one in sessions:
-            if abs((one.arrival.date() - landing).days) <= 1:
-                stays = moved([one], weeks, market.timezone, market.sim_start, event.end)
-                stations.setdefault(one.station, []).extend(stays)
-        found += [
-            _candidate(station, weeks, stays, event) for station, stays in stations.items() if stays
-        ]
-    return [one for one in found if one is not None]
+    for index, choice in enumerate(every):
+        # every so many of them, so that both events get their part of the backend's cars
+        if (index + 1) * behind // len(every) > index * behind // len(every):
+            found.append(("", choice))
+            continue
+        slug = _slug(choice.station.station)
+        used[slug] = used.get(slug, 0) + 1
+        name = f"dev_charger_{slug}" + (f"_{used[slug]}" if used[slug] > 1 else "")
+        found.append((name, choice))
+    return sorted(found, key=lambda one: (one[0], one[1].station.station, one[1].station.weeks))
 
 
-def _candidate(station: str, weeks: int, stays: list[Stay], event: Interval) -> _Candidate | None:
-    """A station whose only car charges through some of the event; else None."""
-    if len(stays) != 1:
-        return None
-    car = stays[0]
-    during = load_kw(stays, STATION_KW, event.start, event.end)
-    before = load_kw(stays, STATION_KW, event.start - timedelta(hours=1), event.start)
-    if during <= 0:
-        return None
-    quarters = (before + during) / STATION_KW // _QUARTER_H
-    slack = (car.departure - car.unmanaged_end(STATION_KW)).total_seconds() / 3600.0
-    flexible = flexible_kw(car, STATION_KW, event.start, event.end)
-    return _Candidate(station, weeks, (quarters, min(slack, 2.0) // 0.5), flexible)
+def _sites(
+    request: Request, market: MarketDay, sessions: Sequence[Session]
+) -> dict[str, tuple[int, ...]]:
+    weeks = choose_weeks(market, sessions, request.sites, stream(request.seed, "sites"))
+    return {f"dev_campus_garage_{number}": each for number, each in enumerate(weeks, start=1)}
 
 
-def _distinct_first(ranked: list[_Candidate]) -> list[_Candidate]:
-    """The best day of every station, then the rest."""
-    seen: set[str] = set()
-    first: list[_Candidate] = []
-    rest: list[_Candidate] = []
-    for one in ranked:
-        (rest if one.station in seen else first).append(one)
-        seen.add(one.station)
-    return first + rest
+def _usual_pv_kw(market: MarketDay, data: HomeHours) -> float:
+    """Mean generation in the DOWN event's hours over the like days before; gaps count nothing."""
+    spans = like_days(market, market.event(Direction.DOWN).interval)
+    figures = [
+        pv
+        for start, pv in zip(data.starts, data.pv_kw, strict=True)
+        if any(span.contains(start) for span in spans)
+    ]
+    return math.fsum(figures) / (len(spans) * spans[0].hours)
 
 
-def _sites(request: Request, market: MarketDay, sessions: Sequence[Session]) -> tuple[CarPark, ...]:
-    if not request.sites:
-        return ()
-    weeks = _full_weeks(market, sessions)
-    if not weeks:
-        msg = "the charging sessions cover no day like this one with its history before it"
-        raise ConfigError(msg)
-    rng = randomness(request.seed, "sites")
-    starts = rng.permutation(_WEEKS_APART).tolist()
-    return tuple(
+def _scenario(
+    market: MarketDay,
+    homes: tuple[Home, ...],
+    weeks: Mapping[str, Sequence[int]],
+    flexible: Flexible,
+) -> Scenario:
+    chargers = tuple(
+        Charger(id=name, seller=market_entry.HOMES, rate_kw=STATION_KW)
+        for name in flexible.chargers
+    )
+    count = len(flexible.fleet)
+    fleet = Fleet(id=FLEET_ID, seller=market_entry.CARS, stations=count, rate_kw=STATION_KW)
+    fleets = (fleet,) if count else ()
+    sites = tuple(
         CarPark(
-            id=f"dev_campus_garage_{number + 1}",
-            seller=entry.SITES,
-            weeks=_spread(weeks, starts[number % _WEEKS_APART] + number // _WEEKS_APART),
+            id=name,
+            seller=market_entry.SITES,
             rate_kw=STATION_KW,
-            ven_name=f"campus-garage-{number + 1}",
+            capacity_kw=round(_STATIONS_PER_WEEK * len(each) * STATION_KW, 1),
+            ven_name=name.removeprefix("dev_").replace("_", "-"),
         )
-        for number in range(request.sites)
+        for name, each in weeks.items()
+    )
+    assets = market_entry.assets(market, (homes, chargers, fleets, sites), flexible)
+    bids = bidding.bids(market, assets)
+    return Scenario(
+        version=VERSION,
+        market=market,
+        sellers=market_entry.sellers(assets),
+        homes=homes,
+        chargers=chargers,
+        fleets=fleets,
+        sites=sites,
+        profiles=market_entry.profiles((homes, chargers, fleets, sites)),
+        assets=assets,
+        needs=bidding.needs(market, bids),
+        bids=bids,
+        incidents=(),
     )
 
 
-def _full_weeks(market: MarketDay, sessions: Sequence[Session]) -> tuple[int, ...]:
-    """Weeks by which the data can be moved and still cover the whole history, holidays left out."""
-    day, zone = date.fromisoformat(market.day), ZoneInfo(market.timezone)
-    every = landings(sessions, day, market.timezone)
-    covered = [one for one in every if (one - every[0]).days >= _HISTORY_DAYS] or list(every)
-    counts = dict.fromkeys(covered, 0)
-    for session in sessions:
-        local = session.arrival.astimezone(zone).date()
-        if local in counts:
-            counts[local] += 1
-    usual = float(np.median(list(counts.values()))) if counts else 0.0
-    return tuple(weeks_to(day, one) for one in covered if counts[one] >= _PEAK_SHARE * usual)
-
-
-def _spread(weeks: tuple[int, ...], start: int) -> tuple[int, ...]:
-    """Weeks at least `_WEEKS_APART` from each other, beginning at one of the first."""
-    chosen: list[int] = []
-    for one in weeks[start % len(weeks) :]:
-        if not chosen or abs(one - chosen[-1]) >= _WEEKS_APART:
-            chosen.append(one)
-    return tuple(chosen[:_WEEKS_PER_SITE])
-
-
-def _site_flexibility(
-    market: MarketDay, sites: Sequence[CarPark], sessions: Sequence[Session]
-) -> dict[str, float]:
-    """Mean load of each site in the event's hour over the ten weekdays before, in kW."""
-    grid = SettlementGrid(market.grid_minutes, market.timezone)
-    loads = {}
-    for site in sites:
-        stays = site_stays(market, site, sessions)
-        figures: list[float] = []
-        back = 0
-        while len(figures) < 10:  # noqa: PLR2004 - as the CAISO baseline counts days
-            back += 1
-            start = grid.days_before(market.event.start, back)
-            if start.astimezone(ZoneInfo(market.timezone)).weekday() < 5:  # noqa: PLR2004 - Friday
-                end = start + market.event.duration
-                figures.append(load_kw(stays, site.rate_kw, start, end))
-        loads[site.id] = math.fsum(figures) / len(figures)
-    return loads
-
-
-def site_stays(market: MarketDay, site: CarPark, sessions: Sequence[Session]) -> tuple[Stay, ...]:
-    """All cars of a car park from the start of the history to the end of the simulation."""
-    stays = [
-        one
-        for weeks in site.weeks
-        for one in moved(sessions, weeks, market.timezone, market.history_start, market.sim_end)
-    ]
-    return tuple(sorted(stays, key=lambda one: (one.arrival, one.departure)))
-
-
-def charger_stays(
-    market: MarketDay, charger: Charger, sessions: Sequence[Session]
-) -> tuple[Stay, ...]:
-    """All cars of one station over the same span; two never overlap."""
-    own = [one for one in sessions if one.station == charger.station]
-    stays = moved(own, charger.weeks, market.timezone, market.history_start, market.sim_end)
-    return tuple(
-        one
-        for index, one in enumerate(stays)
-        if index == len(stays) - 1 or one.departure <= stays[index + 1].arrival
+def _disturbed(scenario: Scenario, world: World, flexible: Flexible) -> Planned:
+    """Add what goes wrong on the day: public incidents, and faults that nobody knows of."""
+    market = scenario.market
+    incidents = draw_incidents(market, stream(world.seed, "incidents"))
+    exposed = Exposed(
+        batteries=tuple(home.battery for home in scenario.homes),
+        chargers={
+            event.name: tuple(
+                name
+                for name, choice in flexible.chargers.items()
+                if choice.kw(event.direction) >= market_entry.LEAST_KW
+            )
+            for event in market.events
+        },
+        sites=tuple(one.id for one in scenario.sites[: bidding.SITES_THAT_CAN_WIN]),
+    )
+    faults = draw(market, exposed, incidents, stream(world.seed, "faults"))
+    return Planned(
+        msgspec.structs.replace(scenario, incidents=incidents),
+        msgspec.structs.replace(world, faults=faults),
     )
 
 

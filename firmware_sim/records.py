@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from firmware_sim.world import Fault
 from marketplace_core.verification.reading import Reading
 
 
@@ -24,18 +25,53 @@ def forget(_device: str, _action: str, /, **_detail: object) -> None:
     """A recorder that keeps nothing."""
 
 
-class Records:
-    """`truth.jsonl` (each device's mean power each minute) and `wire.jsonl` (each action).
+class Truth:
+    """`truth.jsonl`: what every device really did each minute, and every fault on purpose.
 
-    Every line is flushed when it is written, so a reader sees what happened even after a
-    crash. Both use market time for `at`.
+    Every line is written when its minute is over, so a reader sees what happened even after
+    a crash. `at` is market time, the start of the minute.
     """
 
+    def __init__(self, folder: Path, faults: Sequence[Fault] = ()) -> None:
+        """Begins the file anew: a plant always begins at the start of the day."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stream = (folder / "truth.jsonl").open("w", encoding="utf-8")
+        self._faults = sorted(faults, key=lambda one: (one.at, one.device), reverse=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def minute(self, readings: Sequence[Reading]) -> None:
+        """Write `{at, until, device, fault}` for faults that began, then `{at, device, power_kw}`.
+
+        The readings are of one minute.
+        """
+        if not readings:
+            return
+        lines = []
+        while self._faults and self._faults[-1].at <= readings[0].start:
+            fault = self._faults.pop()
+            times = {"at": iso(fault.at), "until": iso(fault.until)}
+            lines.append(_line({**times, "device": fault.device, "fault": fault.kind.value}))
+        self._stream.write("".join([*lines, *truth_rows(readings)]))
+        self._stream.flush()
+
+
+class WireLog:
+    """`wire.jsonl`: everything that reached a device, for debugging; market time for `at`."""
+
     def __init__(self, folder: Path, now: Callable[[], datetime]) -> None:
-        """Opens both files to append; `now` gives the market time."""
+        """Opens the file to append; `now` gives the market time."""
         folder.mkdir(parents=True, exist_ok=True)
         self._now = now
-        self._truth = _lines(folder / "truth.jsonl")
         self._wire = _lines(folder / "wire.jsonl")
 
     def __enter__(self) -> Self:
@@ -47,19 +83,21 @@ class Records:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._truth.close()
         self._wire.close()
 
-    def truth(self, readings: Sequence[Reading]) -> None:
-        """Write one line per device: `{at, seconds, device, power_kw}`."""
-        for one in readings:
-            line = {"at": iso(one.start), "seconds": one.seconds, "device": one.series}
-            _write(self._truth, {**line, "power_kw": round(one.power_kw, 6)})
-
-    def wire(self, device: str, action: str, /, **detail: object) -> None:
+    def note(self, device: str, action: str, /, **detail: object) -> None:
         """Write `{at, device, action, ...}`: implements Recorder."""
         line = {"at": iso(self._now()), "device": device, "action": action}
-        _write(self._wire, {**line, **detail})
+        self._wire.write(_line({**line, **detail}))
+
+
+def truth_rows(readings: Sequence[Reading]) -> list[str]:
+    """The lines `{at, device, power_kw}` of one minute's readings."""
+    at = iso(readings[0].start)
+    return [
+        _line({"at": at, "device": one.series, "power_kw": round(one.power_kw, 6)})
+        for one in readings
+    ]
 
 
 def iso(at: datetime) -> str:
@@ -71,5 +109,5 @@ def _lines(path: Path) -> TextIOWrapper:
     return path.open("a", encoding="utf-8", buffering=1)
 
 
-def _write(stream: TextIOWrapper, line: Mapping[str, object]) -> None:
-    stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+def _line(values: Mapping[str, object]) -> str:
+    return json.dumps(values, ensure_ascii=False, default=str) + "\n"

@@ -44,20 +44,48 @@ def weeks_to(day: date, landing: date) -> int:
 
 
 def load_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetime) -> float:
-    """Mean unmanaged consumption of stays over a span, positive."""
-    hours = (end - start).total_seconds() / 3600.0
-    return (
-        sum(one.unmanaged_kwh(end, rate_kw) - one.unmanaged_kwh(start, rate_kw) for one in stays)
-        / hours
-    )
+    """Mean consumption over a span of stays that all charge at full rate, positive."""
+    return sum(_drawn_kwh(one, rate_kw, start, end) for one in stays) / _hours(start, end)
 
 
-def flexible_kw(one: Stay, rate_kw: float, start: datetime, end: datetime) -> float:
-    """Mean reduction over `[start, end)` after which the car can still be full at departure."""
-    if one.departure <= end or one.arrival >= end:
-        return 0.0
-    hours = (end - start).total_seconds() / 3600.0
-    left = one.energy_kwh - one.unmanaged_kwh(start, rate_kw)
-    drawn = one.unmanaged_kwh(end, rate_kw) - one.unmanaged_kwh(start, rate_kw)
-    later = rate_kw * (one.departure - end).total_seconds() / 3600.0
-    return max(0.0, min(drawn, drawn - (left - later))) / hours
+def spread_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetime) -> float:
+    """Mean consumption over a span of stays whose stations spread charging, positive."""
+    drawn = (_drawn_kwh(one, one.spread_kw(rate_kw), start, end) for one in stays)
+    return sum(drawn) / _hours(start, end)
+
+
+def less_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetime) -> float:
+    """Mean reduction over `[start, end)` after which every car can still leave as full.
+
+    Only cars that charge when the span begins count, because only they show in a baseline
+    of the time before.
+    """
+    reduction = 0.0
+    for one in stays:
+        if one.plugged(start) and one.departure > end:
+            spread = one.spread_kw(rate_kw)
+            drawn = _drawn_kwh(one, spread, start, end)
+            left = one.energy_kwh - one.unmanaged_kwh(start, spread)
+            later = rate_kw * _hours(end, one.departure)
+            reduction += max(0.0, min(drawn, drawn - (left - later)))
+    return reduction / _hours(start, end)
+
+
+def more_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetime) -> float:
+    """Mean increase over `[start, end)` of cars that stay through it and want that energy."""
+    increase = 0.0
+    for one in stays:
+        if one.plugged(start) and one.departure >= end:
+            spread = one.spread_kw(rate_kw)
+            left = one.energy_kwh - one.unmanaged_kwh(start, spread)
+            most = min(left, rate_kw * _hours(start, end))
+            increase += max(0.0, most - _drawn_kwh(one, spread, start, end))
+    return increase / _hours(start, end)
+
+
+def _drawn_kwh(one: Stay, rate_kw: float, start: datetime, end: datetime) -> float:
+    return one.unmanaged_kwh(end, rate_kw) - one.unmanaged_kwh(start, rate_kw)
+
+
+def _hours(start: datetime, end: datetime) -> float:
+    return (end - start) / timedelta(hours=1)

@@ -1,7 +1,10 @@
-"""One car at a charging station: how its charge grows, alone or under a limit.
+"""One car at a charging station: how its charge grows when nobody interferes.
 
-Unmanaged, a car charges at full rate from arrival until it has the energy that the real
-session delivered, or leaves.
+A station that spreads charging aims to finish well before the driver comes back, so it
+charges at one constant rate: what the car wants over nine tenths of the announced stay.
+A car park without such stations charges every car at full rate from its arrival. Either way
+an undisturbed car takes a constant rate until it has the energy that the real session
+delivered, or leaves: the history needs no stepping.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from firmware_sim.dataset import Session
 
 STATION_KW = 6.6
 """A 208 V, 32 A station, the ordinary kind at the place the sessions come from."""
-_DONE_KWH = 1e-9
+SLOWEST_KW = 1.4
+"""The least that a car accepts (6 A at 208 V, rounded up)."""
+SPREAD_SHARE = 0.9
+"""Part of the announced stay over which a station spreads the energy."""
 
 
 class Stay(msgspec.Struct, frozen=True):
@@ -26,6 +32,8 @@ class Stay(msgspec.Struct, frozen=True):
     energy_kwh: float
     """What the car takes when nobody hinders it."""
     requested_kwh: float
+    estimated: datetime | None = None
+    """When the driver said that the car would leave."""
 
     def present_s(self, start: datetime, end: datetime) -> float:
         """Seconds of `[start, end)` in which the car is plugged in."""
@@ -36,37 +44,40 @@ class Stay(msgspec.Struct, frozen=True):
         """Whether the car is there at an instant."""
         return self.arrival <= at < self.departure
 
-    def hungry(self, charged_kwh: float) -> bool:
-        """Whether the car wants more than it has."""
-        return self.energy_kwh - charged_kwh > _DONE_KWH
+    @property
+    def finish_by(self) -> datetime:
+        """When the station aims to be done; never after the driver really comes back."""
+        announced = self.estimated if self.estimated is not None else self.departure
+        if announced <= self.arrival:
+            announced = self.departure
+        return self.arrival + SPREAD_SHARE * (min(announced, self.departure) - self.arrival)
 
-    def charge(
-        self, charged_kwh: float, start: datetime, end: datetime, rate_kw: float
-    ) -> tuple[float, float]:
-        """Energy charged by `end`, and the energy of this step, at `rate_kw` while present."""
-        possible = rate_kw * self.present_s(start, end) / 3600.0
-        taken = max(0.0, min(possible, self.energy_kwh - charged_kwh))
-        return charged_kwh + taken, taken
+    def spread_kw(self, rate_kw: float) -> float:
+        """Rate at which an undisturbed station of `rate_kw` spreads this car's energy."""
+        hours = (self.finish_by - self.arrival) / timedelta(hours=1)
+        return min(rate_kw, max(SLOWEST_KW, self.energy_kwh / hours))
 
     def unmanaged_kwh(self, at: datetime, rate_kw: float) -> float:
-        """Energy charged by an instant when nobody ever limits the car."""
+        """Energy charged by an instant at a constant rate that nobody changes."""
         if at <= self.arrival:
             return 0.0
         return min(self.energy_kwh, rate_kw * self.present_s(self.arrival, at) / 3600.0)
 
     def unmanaged_end(self, rate_kw: float) -> datetime:
-        """When an unlimited car stops charging."""
+        """When a car at a constant rate stops charging."""
         full = self.arrival + timedelta(hours=self.energy_kwh / rate_kw)
         return min(full, self.departure)
 
 
 def stay(session: Session, weeks: int, zone: str) -> Stay:
     """A session moved by whole weeks of local civil time (negative = earlier)."""
+    announced = session.estimated
     return Stay(
         move_weeks(session.arrival, weeks, zone),
         move_weeks(session.departure, weeks, zone),
         session.energy_kwh,
         session.requested_kwh,
+        None if announced is None else move_weeks(announced, weeks, zone),
     )
 
 

@@ -1,31 +1,62 @@
 """A workplace car park: many stays behind one connection, whose total can be limited.
 
-Under a limit the cars that want to charge share it equally; what they do not get they
-catch up on once the limit is gone, as long as they are still there (the rebound).
+Every car charges at full rate from its arrival. Under a limit the cars that want to charge
+share it equally; what they do not get they catch up on once the limit is gone, as long as
+they are still there (the rebound).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from firmware_sim.devices.car import STATION_KW, Stay
 
+Array = npt.NDArray[np.float64]
+_DONE_KWH = 1e-9
 
-class SiteSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The car park's cars and the rate of its stations."""
 
-    stays: tuple[Stay, ...]
+@dataclass(frozen=True, eq=False)
+class SiteSpec:
+    """The car park's cars, one entry each, and the rate of its stations."""
+
+    arrives: Array
+    """Unix seconds, shape (cars,)."""
+    leaves: Array
+    """Unix seconds, shape (cars,)."""
+    energy_kwh: Array
+    """What each car takes when nobody hinders it, shape (cars,)."""
     rate_kw: float = STATION_KW
 
+    @classmethod
+    def of(cls, stays: Sequence[Stay], rate_kw: float = STATION_KW) -> Self:
+        """The car park of some stays."""
+        return cls(
+            np.array([one.arrival.timestamp() for one in stays], np.float64),
+            np.array([one.departure.timestamp() for one in stays], np.float64),
+            np.array([one.energy_kwh for one in stays], np.float64),
+            rate_kw,
+        )
 
-class SiteState(msgspec.Struct, frozen=True):
+    def unmanaged_kwh(self, at: float) -> Array:
+        """Energy in every car at a Unix second when nobody ever limits the site."""
+        hours = (np.minimum(at, self.leaves) - self.arrives) / 3600.0
+        found: Array = np.clip(self.rate_kw * hours, 0.0, self.energy_kwh)
+        return found
+
+
+class SiteState(msgspec.Struct, frozen=True, eq=False):
     """Where the car park stands."""
 
     at: datetime
-    charged_kwh: tuple[float, ...]
-    """Per stay."""
+    charged_kwh: Array
+    """Per car."""
     power_kw: float = 0.0
 
 
@@ -54,32 +85,37 @@ class SiteOutputs(msgspec.Struct, frozen=True):
 
 def started(spec: SiteSpec, at: datetime) -> SiteState:
     """The state at an instant before which nobody limited the site."""
-    charged = tuple(stay.unmanaged_kwh(at, spec.rate_kw) for stay in spec.stays)
-    return SiteState(at, charged, -_demand_kw(spec, charged, at, at))
+    now = at.timestamp()
+    charged = spec.unmanaged_kwh(now)
+    return SiteState(at, charged, 0.0 - _demand_kw(spec, charged, now, now))
 
 
 def update(
     spec: SiteSpec, state: SiteState, time: datetime, inputs: SiteInputs
 ) -> tuple[SiteState, SiteOutputs]:
     """Advance to `time` under one limit."""
-    seconds = (time - state.at).total_seconds()
-    if seconds <= 0:
+    start, end = state.at.timestamp(), time.timestamp()
+    if end <= start:
         msg = f"a step must go forward: {state.at} to {time}"
         raise ValueError(msg)
-    demand = _demand_kw(spec, state.charged_kwh, state.at, time)
+    demand = _demand_kw(spec, state.charged_kwh, start, end)
     rate = spec.rate_kw * _share(demand, inputs.limit_kw)
-    steps = [
-        stay.charge(charged, state.at, time, rate)
-        for stay, charged in zip(spec.stays, state.charged_kwh, strict=True)
-    ]
-    charged = tuple(total for total, _ in steps)
-    mean = -sum(taken for _, taken in steps) * 3600.0 / seconds
-    after = _demand_kw(spec, charged, time, time)
-    power = -after * _share(after, inputs.limit_kw)
-    deferred, unserved = _missing(spec, charged, time)
-    cars = sum(stay.plugged(time) for stay in spec.stays)
-    fallback = inputs.limit_kw is None
-    outputs = SiteOutputs(mean, power, cars, deferred, unserved, fallback)
+    present = np.minimum(end, spec.leaves) - np.maximum(start, spec.arrives)
+    wanted = np.maximum(0.0, spec.energy_kwh - state.charged_kwh)
+    taken = np.clip(rate * present / 3600.0, 0.0, wanted)
+    charged = state.charged_kwh + taken
+    after = _demand_kw(spec, charged, end, end)
+    power = 0.0 - after * _share(after, inputs.limit_kw)
+    gap = np.maximum(0.0, spec.unmanaged_kwh(end) - charged)
+    there = (spec.arrives <= end) & (end < spec.leaves)
+    outputs = SiteOutputs(
+        mean_kw=0.0 - float(taken.sum()) * 3600.0 / (end - start),
+        power_kw=power,
+        cars=int(there.sum()),
+        deferred_kwh=float(gap[there].sum()),
+        unserved_kwh=float(gap[~there].sum()),
+        fallback=inputs.limit_kw is None,
+    )
     return SiteState(time, charged, power), outputs
 
 
@@ -90,22 +126,9 @@ def _share(demand_kw: float, limit_kw: float | None) -> float:
     return min(1.0, max(0.0, -limit_kw) / demand_kw)
 
 
-def _demand_kw(spec: SiteSpec, charged: tuple[float, ...], start: datetime, end: datetime) -> float:
+def _demand_kw(spec: SiteSpec, charged: Array, start: float, end: float) -> float:
     """What the hungry cars that are there at any time of the step would draw at full rate."""
-    hungry = (
-        stay.hungry(done) and (stay.plugged(start) or start < stay.arrival < end)
-        for stay, done in zip(spec.stays, charged, strict=True)
-    )
-    return sum(hungry) * spec.rate_kw
-
-
-def _missing(spec: SiteSpec, charged: tuple[float, ...], at: datetime) -> tuple[float, float]:
-    """Energy deferred (car still there) and unserved (car gone), in kWh."""
-    deferred = unserved = 0.0
-    for stay, done in zip(spec.stays, charged, strict=True):
-        gap = stay.unmanaged_kwh(at, spec.rate_kw) - done
-        if stay.plugged(at):
-            deferred += max(0.0, gap)
-        else:
-            unserved += max(0.0, gap)
-    return deferred, unserved
+    hungry = spec.energy_kwh - charged > _DONE_KWH
+    there = (spec.arrives <= start) & (start < spec.leaves)
+    coming = (start < spec.arrives) & (spec.arrives < end)
+    return float((hungry & (there | coming)).sum()) * spec.rate_kw

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
+import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import aiomqtt
 import msgpack
 
 from adapters.mqtt.wire import Kind, topic
+from firmware_sim.servers.mqtt_buffer import KEPT, ReadingBuffer, Row, status
 from firmware_sim.servers.mqtt_control import Control, Log
 
-_KEPT: Final = 10_000
-"""Readings the device keeps until it is told that they are stored."""
-_BATCH: Final = 200
-"""Readings in one message."""
 _RETRY_S: Final = 0.5
 """Longest wait before the next try to connect; a random part of it is taken."""
-Reading = list[Any]
-"""`[sequence, start_us, seconds, power_w, sample_w, soc_wh, available]`, wall time and watts."""
 
 
 class MqttDevice:
@@ -44,7 +39,7 @@ class MqttDevice:
         log: Log = lambda _entry: None,
         accepts: Callable[[float], str] = lambda _kw: "",
         resend_s: float = 30.0,
-        kept: int = _KEPT,
+        kept: int = KEPT,
     ) -> None:
         """`log` hears of every command and effect; `accepts` gives a reason to refuse, or "".
 
@@ -55,21 +50,19 @@ class MqttDevice:
         self.organisation = organisation
         self.boot = boot
         self.control = Control(device_id, monotonic=monotonic, log=log, accepts=accepts)
-        self.dropped = 0
-        """Readings lost because the buffer was full."""
         self.working = asyncio.Event()
         """Clear it to make the firmware busy: commands wait in its queue meanwhile."""
         self.working.set()
         self._monotonic = monotonic
         self._resend_s = resend_s
-        self._kept: deque[Reading] = deque(maxlen=kept)
-        self._sent_through = -1
+        self._buffer = ReadingBuffer(boot, kept)
         self._fresh = asyncio.Event()
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         self._online = asyncio.Event()
         self._online.set()
         self._offline = asyncio.Event()
+        self._client: aiomqtt.Client | None = None
 
     def commanded_kw(self) -> float | None:
         """Power the device is told to hold now; None = its own fallback."""
@@ -78,18 +71,29 @@ class MqttDevice:
     @property
     def unconfirmed(self) -> int:
         """Readings that nobody has confirmed as stored yet."""
-        return len(self._kept)
+        return len(self._buffer)
 
-    def report(self, reading: Reading) -> None:
+    @property
+    def dropped(self) -> int:
+        """Readings lost because the buffer was full."""
+        return self._buffer.dropped
+
+    def report(self, row: Row) -> None:
         """Keep a reading and send it; its sequence counts up from zero in each boot."""
-        self.dropped += len(self._kept) == self._kept.maxlen
-        self._kept.append(reading)
+        self._buffer.keep(row)
         self._fresh.set()
 
     def replay(self) -> None:
         """Send everything that is kept again, as a device that doubts its link would."""
-        self._sent_through = -1
+        self._buffer.rewind()
         self._fresh.set()
+
+    def replay_dropped(self) -> bool:
+        """Send an old message that it had dropped as stored; False when there is none yet."""
+        payload = self._buffer.dropped_message()
+        if payload is not None:
+            self.inject("telemetry", payload)
+        return payload is not None
 
     def inject(self, kind: Kind, payload: bytes) -> None:
         """Publish raw bytes as this device: malformed messages."""
@@ -100,6 +104,15 @@ class MqttDevice:
         """Say goodbye and disconnect, until `go_online`."""
         self._online.clear()
         self._offline.set()
+
+    def lose_link(self) -> None:
+        """Lose the connection without a goodbye, until `go_online`: the Will speaks."""
+        self._online.clear()
+        # aiomqtt has no way to lose a link on purpose: its paho client holds the socket.
+        link = self._client and self._client._client.socket()  # noqa: SLF001
+        if link is not None:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
 
     def go_online(self) -> None:
         """Connect again."""
@@ -118,9 +131,11 @@ class MqttDevice:
                 async with aiomqtt.Client(
                     host, port, username=username, password=password, will=will,
                     identifier=self.device_id, keepalive=10, clean_session=True,
-                    max_queued_outgoing_messages=_KEPT,
+                    max_queued_outgoing_messages=KEPT,
                 ) as client:  # fmt: skip
+                    self._client = client
                     await self._session(client)
+            self._client = None
             await asyncio.sleep(random.uniform(0.0, _RETRY_S))  # noqa: S311 - jitter
 
     async def _session(self, client: aiomqtt.Client) -> None:
@@ -148,7 +163,7 @@ class MqttDevice:
             # A broker may hand out what was never subscribed to: amqtt 0.12 sends a new
             # session every retained message that anybody subscribes to.
             if message.topic.value == self._topic("stored"):
-                self._forget(msgpack.unpackb(payload))
+                self._buffer.forget(msgpack.unpackb(payload))
             elif message.topic.value == self._topic("command"):
                 self._arrived.put_nowait((self._monotonic(), payload))
 
@@ -162,33 +177,19 @@ class MqttDevice:
     async def _publish(self, client: aiomqtt.Client) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._resend_s if self._kept else None):
+                async with asyncio.timeout(self._resend_s if len(self._buffer) else None):
                     await self._fresh.wait()
             except TimeoutError:
-                self._sent_through = -1
+                self._buffer.rewind()
             self._fresh.clear()
             while self._outbox:
                 where, payload = self._outbox.popleft()
                 await client.publish(where, payload, qos=1)
-            await self._send_readings(client)
-
-    async def _send_readings(self, client: aiomqtt.Client) -> None:
-        waiting = [reading for reading in self._kept if reading[0] > self._sent_through]
-        for start in range(0, len(waiting), _BATCH):
-            batch = waiting[start : start + _BATCH]
-            oldest = self._kept[0][0] if self._kept else batch[0][0]
-            message = {"v": 1, "boot": self.boot, "readings": batch, "oldest": oldest}
-            self._sent_through = batch[-1][0]
-            await client.publish(self._topic("telemetry"), msgpack.packb(message), qos=1)
-
-    def _forget(self, stored: Mapping[str, int]) -> None:
-        if stored["boot"] == self.boot:
-            while self._kept and self._kept[0][0] <= stored["through"]:
-                self._kept.popleft()
+            for payload in self._buffer.messages():
+                await client.publish(self._topic("telemetry"), payload, qos=1)
 
     def _topic(self, kind: Kind) -> str:
         return topic(self.organisation, self.device_id, kind)
 
     def _status(self, *, online: bool) -> bytes:
-        # JSON on purpose: the profile lets devices send it.
-        return json.dumps({"v": 1, "online": online, "boot": self.boot}).encode()
+        return status(self.boot, online=online)

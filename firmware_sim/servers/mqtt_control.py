@@ -47,17 +47,20 @@ class Control:
         held = self._in_force()
         return None if held is None else held.command["power_w"] / 1000.0
 
+    def state(self) -> dict[str, Any]:
+        """The setpoint in force: its id, power and remaining lease; None three times without."""
+        held = self._in_force()
+        return {
+            "setpoint_id": held and held.command["id"],
+            "power_w": held and held.command["power_w"],
+            "lease_s": held and max(0.0, held.ends - self._monotonic()),
+        }
+
     def answer(self, command: Command, arrived: float) -> dict[str, Any]:
         """Obey a command that arrived at a monotonic time; return the acknowledgement."""
         self._log({"device": self.device_id, "received": command["kind"], "id": command["id"]})
         status, reason = self._obey(command, arrived)
-        held = self._in_force()
-        return {
-            "v": 1, "id": command["id"], "status": status, "reason": reason,
-            "setpoint_id": held and held.command["id"],
-            "power_w": held and held.command["power_w"],
-            "lease_s": held and max(0.0, held.ends - self._monotonic()),
-        }  # fmt: skip
+        return {"v": 1, "id": command["id"], "status": status, "reason": reason, **self.state()}
 
     def _obey(self, command: Command, arrived: float) -> tuple[str, str]:
         if command["kind"] == "query":
@@ -86,6 +89,8 @@ class Control:
             })  # fmt: skip
         now = self._monotonic()
         held = _Held(command, now)
+        if self._next is not None and _supersedes(command, self._next.command):
+            self._next = None
         if held.starts <= now:
             self._held = held
         else:
@@ -108,3 +113,9 @@ class Control:
                 "device": self.device_id, "effect": ended.ending, "id": ended.command["id"],
             })  # fmt: skip
         return self._held
+
+
+def _supersedes(command: Command, other: Command) -> bool:
+    """Whether a command is of a newer plan of the same order."""
+    same = bool(command["order_id"] == other["order_id"])
+    return same and bool(command["revision"] > other["revision"])
