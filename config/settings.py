@@ -147,6 +147,20 @@ class OpenAdrSettings(Section):
     vens: tuple[OpenAdrVenSettings, ...] = ()
 
 
+class WebhookDeviceSettings(Section):
+    """A fleet whose owner drives it and is told by webhook."""
+
+    device_id: str
+    organisation: str
+    profile: ProfileSettings
+
+
+class WebhookSettings(Section):
+    """Fleets behind their owners' own backends."""
+
+    devices: tuple[WebhookDeviceSettings, ...] = ()
+
+
 class ObserveSettings(Section):
     """When settlement windows close; market seconds."""
 
@@ -169,4 +183,5 @@ class Settings(Section):
     modbus: ModbusSettings = ModbusSettings()
     mqtt: MqttSettings = MqttSettings()
     openadr: OpenAdrSettings = OpenAdrSettings()
+    webhook: WebhookSettings = WebhookSettings()
     observe: ObserveSettings = ObserveSettings()

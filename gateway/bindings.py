@@ -71,6 +71,14 @@ def openadr_vens(settings: Settings) -> list[OpenAdrVen]:
     ]
 
 
+def webhook_profiles(settings: Settings) -> list[DeviceProfile]:
+    """Every fleet that is told by webhook."""
+    return [
+        device_profile(device.device_id, "webhook", device.profile)
+        for device in settings.webhook.devices
+    ]
+
+
 def check_unique(adapters: Iterable[DeviceAdapter]) -> None:
     """Refuse a device id that is bound twice; raises ConfigError."""
     seen: set[str] = set()

@@ -21,7 +21,13 @@ from gateway.api.application import create_application
 from gateway.api.auth import Authenticator, Principal
 from gateway.api.services import Services
 from gateway.app import Application
-from gateway.bindings import check_unique, modbus_endpoints, mqtt_devices, openadr_vens
+from gateway.bindings import (
+    check_unique,
+    modbus_endpoints,
+    mqtt_devices,
+    openadr_vens,
+    webhook_profiles,
+)
 from gateway.bus.local import LocalBus
 from gateway.flags import Flags
 from gateway.ingest import Ingest
@@ -220,6 +226,7 @@ def _field(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAdapter]:
         "modbus": [endpoint.profile for endpoint in modbus_endpoints(settings)],
         "mqtt": [device.profile for device in devices],
         "openadr": [ven.profile for ven in openadr_vens(settings)],
+        "webhook": webhook_profiles(settings),
     }
     adapters = make({name: found for name, found in bound.items() if found}, devices)
     check_unique(adapters.values())

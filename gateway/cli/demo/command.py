@@ -28,6 +28,7 @@ from marketplace_core.errors import FlexwayError
 
 _SPOILED: Final = 1
 """Rows of the meter history that are wrong on purpose."""
+_SPOILED_LINE: Final = 1234
 
 
 @click.command(
@@ -128,7 +129,9 @@ class DemoRun:
             "plan", "--seed", str(self._seed), *data, "--out", str(folder / "scenario.json"),
             "--world", str(folder / "world.json"),
         )  # fmt: skip
-        self._simulator("history", *both, "--spoil", "--out", str(folder / "history.csv"))
+        self._simulator(
+            "history", *both, "--spoil", str(_SPOILED_LINE), "--out", str(folder / "history.csv")
+        )
         scenario: Json = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
         return scenario
 

@@ -84,6 +84,7 @@ def gateway_settings(
                 "protocol": "3.1.1",
                 "devices": _mqtt(scenario),
             },
+            "webhook": {"devices": _fleets(scenario)},
             "openadr": {
                 "port": where.vtn_port, "poll_s": 0.5, "vens": _vens(scenario, where),
                 **_certificates(where.tls),
@@ -167,6 +168,18 @@ def _mqtt(scenario: Json) -> Sequence[Json]:
             "profile": profiles[charger["id"]],
         }
         for charger in scenario["chargers"]
+    ]
+
+
+def _fleets(scenario: Json) -> Sequence[Json]:
+    profiles = _profiles(scenario)
+    return [
+        {
+            "device_id": fleet["id"],
+            "organisation": fleet["seller"],
+            "profile": {**profiles[fleet["id"]], "aggregate": True},
+        }
+        for fleet in scenario["fleets"]
     ]
 
 
