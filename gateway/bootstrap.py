@@ -105,7 +105,7 @@ def build(
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     _check_time(settings, profiles)
     live = LiveState(profiles, basis.clock)
-    observe = _observe(basis)
+    observe = _observe(basis, around.idle_s)
     flags = Flags(writer=basis.writer, clock=basis.clock, profiles=profiles, metrics=basis.metrics)
     intake = Intake(clock=basis.clock, grid=basis.grid, new_id=basis.new_id)
     tracker = Tracker(
@@ -123,7 +123,7 @@ def build(
         basis.readings, live=live, clock=basis.clock, metrics=basis.metrics,
         spawn=lambda message: _keep(quarantine, message), stored=stored, flags=flags,
     )  # fmt: skip
-    conductor = _conductor(basis, adapters, profiles)
+    conductor = _conductor(basis, adapters, profiles, around.idle_s)
     roots = RootLog(settings.store.roots, load_or_create_key(settings.store.signing_key))
     health = Health({"api", *adapters})
     services = Services(
@@ -261,21 +261,25 @@ def _rebound(settings: Settings) -> timedelta:
     return timedelta(seconds=settings.observe.rebound_s)
 
 
-def _observe(basis: Basis) -> Observe:
+def _observe(basis: Basis, idle_s: float) -> Observe:
     settings = basis.settings.observe
     return Observe(
         engine=basis.engine, writer=basis.writer, readings=basis.readings, clock=basis.clock,
         grid=basis.grid, grace=timedelta(seconds=settings.grace_s),
         late_for=timedelta(seconds=settings.late_for_s), rebound=_rebound(basis.settings),
+        idle_s=idle_s,
     )  # fmt: skip
 
 
 def _conductor(
-    basis: Basis, adapters: Mapping[str, DeviceAdapter], profiles: Mapping[str, DeviceProfile]
+    basis: Basis,
+    adapters: Mapping[str, DeviceAdapter],
+    profiles: Mapping[str, DeviceProfile],
+    idle_s: float,
 ) -> Conductor:
     outcomes = OutcomeJournal(basis.writer, basis.metrics)
     driver = Driver(adapters, journal=outcomes, clock=basis.clock, metrics=basis.metrics)
-    return Conductor(driver, profiles, basis.clock)
+    return Conductor(driver, profiles, basis.clock, idle_s=idle_s)
 
 
 def _authenticator(settings: Settings) -> Authenticator:

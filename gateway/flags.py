@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -19,7 +19,8 @@ from marketplace_core.ports import Clock
 from marketplace_core.verification.flags import Flag, FlagKind
 
 _QUIET: Final = timedelta(minutes=30)
-"""The same thing about the same device is not said again within this market time."""
+"""The same thing about the same device is not said again within this market time, and within
+one order not at all."""
 _MOST_WAITING: Final = 10_000
 _STREAM: Final = "devices"
 """Journal stream of findings outside of any order."""
@@ -41,17 +42,23 @@ class Flags:
         self._clock = clock
         self._profiles = profiles
         self._metrics = metrics
-        self._said: dict[tuple[str, FlagKind], datetime] = {}
+        self._said: dict[tuple[str, FlagKind, str], datetime] = {}
         self._queue: asyncio.Queue[Flag] = asyncio.Queue(_MOST_WAITING)
+
+    def restore(self, known: Iterable[Flag]) -> None:
+        """Take over what was said before the process ended."""
+        for flag in known:
+            key = (flag.device_id, flag.kind, flag.order_id)
+            self._said[key] = max(flag.at, self._said.get(key, flag.at))
 
     def found(
         self, *, device_id: str, kind: FlagKind, since: datetime, evidence: str, order_id: str = ""
     ) -> None:
         """Note a finding; `since` is when it could first be seen. Never raises."""
-        now, key = self._clock.now(), (device_id, kind)
+        now, key = self._clock.now(), (device_id, kind, order_id)
         said = self._said.get(key)
         self._said[key] = now
-        if said is not None and now - said < _QUIET:
+        if said is not None and (order_id or now - said < _QUIET):
             return
         profile = self._profiles.get(device_id)
         interval = profile.telemetry_s if profile is not None else 60.0

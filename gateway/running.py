@@ -135,4 +135,5 @@ class Running:
             direction=self.order.direction,
             allocation=allocation,
             since=max(outcome.at, setpoint.valid_from),
+            until=setpoint.valid_until,
         )

@@ -28,6 +28,8 @@ class Surroundings:
     new_id: Callable[[str], str]
     adapters: MakeAdapters | None = None
     """None = the real ones, over the network."""
+    idle_s: float = 1.0
+    """Longest wall time between two looks at what is due, so that a stepped clock is noticed."""
     inline: bool = False
     """Storage works in the caller, without threads, and no port is listened on."""
 

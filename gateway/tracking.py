@@ -19,6 +19,7 @@ from gateway.live import LiveState
 from gateway.observability.metrics import Metrics
 from gateway.running import Running
 from gateway.stages.intake import EMITS, Intake
+from gateway.store.flags import newest_flags
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contracts_for, orders_in
 from gateway.store.writer import Writer
@@ -68,6 +69,7 @@ class Tracker:
     def restore(self) -> None:
         """Take over the orders that ran when the process ended."""
         with self._engine.connect() as connection:
+            self._flags.restore(newest_flags(connection))
             rows = orders_in(connection, RUNNING)
             ids = [row.order.id for row in rows if row.order.interval.end > self._clock.now()]
             self.heard(read_streams(connection, ids) if ids else [])

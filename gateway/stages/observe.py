@@ -57,11 +57,14 @@ class Observe:
         grace: timedelta,
         late_for: timedelta,
         rebound: timedelta,
+        idle_s: float = 1.0,
     ) -> None:
         """`grace`: how long after its end a window waits; `late_for`: how long it may change.
 
         `rebound`: how long after an order its contracts are watched on, instructed nothing.
+        `idle_s`: longest wall time between two looks at what is due.
         """
+        self._idle_s = idle_s
         self._engine = engine
         self._writer = writer
         self._readings = readings
@@ -124,7 +127,7 @@ class Observe:
 
     async def _sleep(self, now: datetime) -> None:
         ends = [watched.row.period.end for watched in self._open.values()]
-        nap = 1.0
+        nap = self._idle_s
         if ends:
             left = (min(ends) + self._grace - now).total_seconds()
             nap = min(nap, max(0.0, self._clock.wall_seconds(left)))

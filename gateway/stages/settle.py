@@ -8,6 +8,7 @@ from gateway.store.delivery import lines_of, postings_of, record_settlement, win
 from gateway.store.facts import record_fact
 from gateway.store.market import contract_by_id, order_by_id
 from gateway.store.writer import Transaction
+from marketplace_core.dispatch.lifecycle import OrderState
 from marketplace_core.events import DeliveryVerified, OrderFact, OrderSettled
 from marketplace_core.ports import Record
 from marketplace_core.settlement.booking import settle
@@ -32,7 +33,10 @@ class Settle:
         if not isinstance(fact, DeliveryVerified):
             return
         connection = transaction.connection
-        order = order_by_id(connection, fact.order_id).order
+        row = order_by_id(connection, fact.order_id)
+        if row.state is OrderState.SETTLED:
+            return  # booked together with another window that was verified at the same time
+        order = row.order
         deliveries = [
             window.delivery for window in windows_of(connection, fact.order_id)
             if window.period.start < order.interval.end

@@ -98,6 +98,8 @@ class Tracked(msgspec.Struct, frozen=True, kw_only=True):
     allocation: Allocation
     since: datetime
     """When the setpoint took effect."""
+    until: datetime
+    """When it ends; what is measured afterwards says nothing about it."""
     progress: Progress = Progress.UNKNOWN
     delivered_kw: Kw = Kw(0.0)
     """Flexibility of the newest reading that counts, in the order's direction."""
@@ -109,7 +111,7 @@ class Tracked(msgspec.Struct, frozen=True, kw_only=True):
 
 def track(device: Tracked, reading: Reading, rule: TrackingRule = TRACKING) -> Tracked:
     """The device after one more reading of it."""
-    if reading.start < device.since:
+    if reading.start < device.since or reading.end > device.until:
         return device
     allocation, sign = device.allocation, device.direction.sign
     delivered = sign * (reading.power_kw - allocation.reference_kw)

@@ -34,6 +34,7 @@ def state_checks(report: Json, *, exits: Mapping[str, int], spoiled: int) -> dic
         "every bid has its reason":
             lambda: all(award["reason"] for award in report["awards"]),
         "a bid above the cap was rejected": lambda: _too_dear(report),
+        "every stage could handle every fact": lambda: report["dead_letters"] == 0,
         "the ledger balances": lambda: _ledger_balances(report),
         "the journal verifies": lambda: bool(report["journal"]["verified"]),
         "every process stopped cleanly": lambda: all(code == 0 for code in exits.values()),

@@ -55,6 +55,7 @@ class Evidence:
         self.flags: list[Json] = operator.get("/v1/flags")
         self.quarantine = operator.get("/v1/quarantine")
         self.journal = operator.get("/v1/journal/verification")
+        self.health = operator.get("/readyz")
         self.assets = {asset["id"]: asset for asset in scenario["assets"]}
         self.series = self._read_series(operator)
 

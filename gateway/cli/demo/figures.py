@@ -44,6 +44,7 @@ def compose(evidence: Evidence, *, settings: Json) -> dict[str, Any]:
             "events": evidence.journal["events"], "head_hash": evidence.journal["head_hash"],
             "verified": evidence.journal["verified"],
         },
+        "dead_letters": evidence.health["dead_letters"],
         "quarantined": len(evidence.quarantine["messages"]),
     }  # fmt: skip
 

@@ -75,6 +75,8 @@ def gateway_settings(
                 "currency": market["currency"],
             },
             "time": _time(timeline),
+            # Roots come by the wall; a virtual day has one every quarter of an hour.
+            "store": {"root_every_s": 1.0 if timeline else 900.0},
             "api": {"port": 0, "clients": _clients(scenario, tokens)},
             "observe": {"rebound_s": 3600.0},
             "modbus": {"timeout_s": 0.4, "devices": _modbus(scenario, where)},

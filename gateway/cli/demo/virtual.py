@@ -23,6 +23,7 @@ from gateway.lockstep.field import Field
 from gateway.lockstep.loop import VirtualLoop
 from gateway.lockstep.mqtt import LockstepMqtt
 from gateway.lockstep.pipe import DevicePipe
+from gateway.observability.logs import configure_logs
 from gateway.surroundings import Surroundings
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.ids import IdSource
@@ -30,6 +31,8 @@ from marketplace_core.ports import DeviceAdapter
 from marketplace_core.simtime import identity
 
 _MINUTE: Final = timedelta(minutes=1)
+_IDLE_S: Final = 300.0
+"""Virtual time has no steps to be noticed."""
 _BEFORE: Final = timedelta(hours=1)
 """Market time before the devices run, in which the market is set up."""
 
@@ -47,6 +50,7 @@ class VirtualWorld:
         self._tokens = tokens
         self._clock = LockstepClock(self._loop, start - _BEFORE)
         self._pipe = DevicePipe(devices, settings.with_name("devices.log"), self._clock.now)
+        self._log = settings.with_name("gateway.log").open("a", encoding="utf-8")
         self._field: Field | None = None
         self._application: Application | None = None
         self._running: asyncio.Task[None] | None = None
@@ -58,7 +62,8 @@ class VirtualWorld:
 
     def start(self) -> None:
         """Start the devices' process and the service."""
-        self._pipe.__enter__()
+        configure_logs("info", self._log)
+        self._pipe.start()
         self._field = Field(self._pipe, self._clock)
         self.start_gateway()
 
@@ -102,7 +107,7 @@ class VirtualWorld:
         self._stop = asyncio.Event()
         around = Surroundings(
             clock=self._clock, time_map=identity(), new_id=self._ids.new,
-            adapters=self._adapters, inline=True,
+            adapters=self._adapters, inline=True, idle_s=_IDLE_S,
         )  # fmt: skip
         application = self._application = build(self._settings, around=around)
         started = asyncio.Event()
@@ -117,7 +122,7 @@ class VirtualWorld:
         self._forget_clients()
         code = self._pipe.end()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        self._close()
         return {"gateway": 0, "devices": code}
 
     def abort(self) -> None:
@@ -125,7 +130,12 @@ class VirtualWorld:
         with suppress(Exception):
             self.kill_gateway()
         self._pipe.end()
+        self._close()
+
+    def _close(self) -> None:
         self._loop.close()
+        configure_logs()
+        self._log.close()
 
     def _adapters(
         self, profiles: Mapping[str, Sequence[DeviceProfile]], devices: Sequence[MqttDevice]

@@ -23,8 +23,6 @@ from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.ports import Clock
 
-_IDLE_S: Final = 1.0
-"""Longest wall time between two looks at what is due."""
 _RETRIED: Final = (SetpointState.UNREACHABLE, SetpointState.UNCONFIRMED, SetpointState.ISSUED)
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +30,16 @@ _log = structlog.get_logger(__name__)
 class Conductor:
     """Holds every open setpoint of this process and decides what is due."""
 
-    def __init__(self, driver: Driver, profiles: Mapping[str, DeviceProfile], clock: Clock) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        profiles: Mapping[str, DeviceProfile],
+        clock: Clock,
+        *,
+        idle_s: float = 1.0,
+    ) -> None:
+        """`idle_s`: longest wall time between two looks at what is due."""
+        self._idle_s = idle_s
         self._driver = driver
         self._profiles = profiles
         self._clock = clock
@@ -152,7 +159,7 @@ class Conductor:
 
     def _nap(self) -> float:
         now = self._clock.now()
-        waits = [_IDLE_S]
+        waits = [self._idle_s]
         for held in self._held.values():
             if held.busy:
                 continue
