@@ -82,7 +82,7 @@ async def test_duplicates_within_a_batch_and_between_waiting_batches_vanish(
     store = open_readings()
     same = [reading(0, sequence=0), reading(1, sequence=1)]
     fresh = await asyncio.gather(*(store.store([*same, *same]) for _ in range(10)))
-    assert sum(fresh, []) == same
+    assert [found for batch in fresh for found in batch] == same
 
 
 async def test_duplicates_vanish_across_a_restart(open_readings: OpenReadings) -> None:

@@ -26,7 +26,7 @@ from marketplace_core.events import OrderRejected
 from marketplace_core.ports import Record
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
-from tests.harness.clocks import SteppingClock
+from tests.harness.clocks import SteppingClock, eventually
 from tests.harness.lab import HOST
 from tests.harness.servers import PASSWORD, PostgresServer, postgres
 
@@ -97,9 +97,8 @@ async def test_the_writer_rides_out_a_killed_server(server: PostgresServer) -> N
                     await asyncio.to_thread(server.kill)
                     before = len(acknowledged)
                     await asyncio.to_thread(server.start)
-                    async with asyncio.timeout(20):
-                        while len(acknowledged) <= before + 20:
-                            await asyncio.sleep(0.01)
+                    await eventually(lambda: len(acknowledged) > before + 20, seconds=20,  # noqa: B023
+                                     what="the writer to go on")  # fmt: skip
                 stop.set()
         found = stored(engine)
         assert Counter(record.fact for record in found) == Counter(r.fact for r in acknowledged)
