@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.observability.metrics import Metrics
 from gateway.store.readings import Quarantined, Readings
 from marketplace_core.ports import Clock
@@ -22,7 +22,7 @@ class Ingest:
         self,
         readings: Readings,
         *,
-        live: LiveState,
+        live: Live,
         clock: Clock,
         metrics: Metrics,
         spawn: Callable[[Quarantined], None],

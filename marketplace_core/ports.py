@@ -89,6 +89,9 @@ class Bus(Protocol):
     async def run(self) -> None:
         """Do what carrying takes, until cancelled; nothing is lost for being published before."""
 
+    async def close(self) -> None:
+        """Give up what `run` opened; after it."""
+
 
 class ReadingSink(Protocol):
     """Takes readings in from adapters."""

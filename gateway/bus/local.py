@@ -70,3 +70,6 @@ class LocalBus:
 
     async def run(self) -> None:
         """Nothing to do: publishing delivers."""
+
+    async def close(self) -> None:
+        """Nothing to close."""

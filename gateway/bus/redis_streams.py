@@ -238,13 +238,14 @@ class RedisBus:
 
     async def run(self) -> None:
         """Send and read until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._send())
-                for subscription in self._subscriptions:
-                    tasks.create_task(subscription.run())
-        finally:
-            await self.client.aclose()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._send())
+            for subscription in self._subscriptions:
+                tasks.create_task(subscription.run())
+
+    async def close(self) -> None:
+        """Give the connections up."""
+        await self.client.aclose()
 
     async def _send(self) -> None:
         waits = back_off(float("inf"))
@@ -273,14 +274,13 @@ class RedisBus:
         by_stream: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             by_stream[self.streams[record.shard % len(self.streams)]].append(record)
-        pipeline = self.client.pipeline(transaction=False)
-        for stream, packed in by_stream.items():
-            for entry in pack(
-                packed, self.key, most_records=self.limits.entry_records,
-                most_bytes=self.limits.entry_bytes,
-            ):  # fmt: skip
-                pipeline.xadd(stream, {_FIELD: entry}, maxlen=self.limits.entries, approximate=True)
-        await pipeline.execute()
+        limits = self.limits
+        sizes = {"most_records": limits.entry_records, "most_bytes": limits.entry_bytes}
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for stream, packed in by_stream.items():
+                for entry in pack(packed, self.key, **sizes):
+                    pipeline.xadd(stream, {_FIELD: entry}, maxlen=limits.entries, approximate=True)
+            await pipeline.execute()
 
     def _send_to_journal(self) -> None:
         for subscription in self._subscriptions:

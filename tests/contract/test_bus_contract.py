@@ -122,6 +122,7 @@ async def running(bus: Bus, *followers: Follower) -> AsyncIterator[None]:
         yield
         for task in running:
             task.cancel()
+    await bus.close()
 
 
 async def test_every_group_gets_every_record_in_order(make_bus: MakeBus) -> None:
