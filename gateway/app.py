@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from gateway.flags import Flags
 from gateway.ingest import Ingest
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.observability.health import Health
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.observe import Observe
@@ -61,7 +61,7 @@ class Application:
     engine: Engine
     writer: Writer
     readings: Readings
-    live: LiveState
+    live: Live
     ingest: Ingest
     quarantine: asyncio.Queue[Quarantined]
     adapters: Mapping[str, DeviceAdapter]

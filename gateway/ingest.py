@@ -8,7 +8,7 @@ from datetime import datetime
 import structlog
 
 from gateway.flags import Flags
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.observability.metrics import Metrics
 from gateway.store.readings import Quarantined, Readings
 from marketplace_core.ports import Clock
@@ -25,7 +25,7 @@ class Ingest:
         self,
         readings: Readings,
         *,
-        live: LiveState,
+        live: Live,
         clock: Clock,
         metrics: Metrics,
         spawn: Callable[[Quarantined], None],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
@@ -20,8 +21,36 @@ _STALE_AFTER = 5.0
 """A device counts as disconnected after this many missed telemetry intervals."""
 
 
+class Live(Protocol):
+    """The newest of every device, for whoever has to know it without waiting."""
+
+    async def load(self) -> None:
+        """Take over what is known already; before anything is asked."""
+
+    async def run(self) -> None:
+        """Keep in step with other processes, until cancelled."""
+
+    async def close(self) -> None:
+        """Give up what `load` and `run` opened; after both."""
+
+    async def warmed(self) -> None:
+        """Wait until every device was heard since the start, but not for the silent ones."""
+
+    def update(self, readings: Iterable[Reading]) -> None:
+        """Take over readings; an older one never replaces a newer one."""
+
+    def newest(self, series: str) -> Reading | None:
+        """The newest reading of a series."""
+
+    def stale(self) -> list[str]:
+        """Devices whose newest reading is older than five telemetry intervals."""
+
+    def device(self, device_id: str) -> DeviceState | None:
+        """What the planner sees of a device; None when no such device is bound here."""
+
+
 class LiveState:
-    """Live device state in memory; refilled from the readings store at start."""
+    """Live device state in the memory of this process."""
 
     def __init__(self, profiles: Mapping[str, DeviceProfile], clock: Clock) -> None:
         self._profiles = profiles
@@ -32,6 +61,15 @@ class LiveState:
         self._all_heard = asyncio.Event()
         if not self._silent:
             self._all_heard.set()
+
+    async def load(self) -> None:
+        """Nothing to load: the readings store fills it."""
+
+    async def run(self) -> None:
+        """Nothing to do: no other process shares it."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
     async def warmed(self) -> None:
         """Wait until every device was heard since the start, but not for the silent ones.
@@ -49,13 +87,18 @@ class LiveState:
     def update(self, readings: Iterable[Reading]) -> None:
         """Take over readings; an older one never replaces a newer one."""
         for reading in readings:
-            known = self._newest.get(reading.series)
-            if known is None or reading.start >= known.start:
-                self._newest[reading.series] = reading
-                if reading.end > self._began:
-                    self._silent.discard(reading.series)
+            self._take_over(reading)
         if not self._silent:
             self._all_heard.set()
+
+    def _take_over(self, reading: Reading) -> bool:
+        known = self._newest.get(reading.series)
+        if known is not None and reading.start < known.start:
+            return False
+        self._newest[reading.series] = reading
+        if reading.end > self._began:
+            self._silent.discard(reading.series)
+        return True
 
     def newest(self, series: str) -> Reading | None:
         """The newest reading of a series."""

@@ -8,6 +8,7 @@ the rest goes on.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final, Protocol
 
@@ -57,14 +58,19 @@ class Carrier:
         bus: Bus,
         metrics: Metrics,
         after: Callable[[], Awaitable[None]] | None = None,
+        inline: bool = False,
     ) -> None:
-        """`after` is awaited before the first fact is carried."""
+        """`after` is awaited before the first fact is carried.
+
+        Inline, the journal is read in this coroutine rather than on a thread.
+        """
         self._stage = stage
         self._after = after
+        self._inline = inline
         self._engine = engine
         self._writer = writer
         self._metrics = metrics
-        self._subscription: Subscription = bus.subscribe()
+        self._subscription: Subscription = bus.subscribe(stage.name)
         self._seen: dict[int, int] = {}
 
     async def run(self) -> None:
@@ -81,14 +87,19 @@ class Carrier:
                 await self._catch_up()
             else:
                 await self._carry(records)
+            self._subscription.acknowledge()
 
     async def _catch_up(self) -> None:
-        while True:
-            with self._engine.connect() as connection:
-                records = list(read_after(connection, self._seen, _READ_AHEAD))
-            if not records:
-                return
+        while records := await self._read_journal():
             await self._carry(records)
+
+    async def _read_journal(self) -> list[Record]:
+        def read() -> list[Record]:
+            with self._engine.connect() as connection:
+                return list(read_after(connection, self._seen, _READ_AHEAD))
+
+        # A server may be waited for: the loop must turn meanwhile.
+        return read() if self._inline else await asyncio.to_thread(read)
 
     def _contiguous(self, records: Iterable[Record]) -> bool:
         seen = dict(self._seen)
@@ -98,8 +109,17 @@ class Carrier:
             seen[record.shard] = max(record.sequence, seen.get(record.shard, 0))
         return True
 
+    def _fresh(self, records: Iterable[Record]) -> list[Record]:
+        """Records this stage has not seen, each once: a bus may bring one again and again."""
+        seen, fresh = dict(self._seen), list[Record]()
+        for record in records:
+            if record.sequence > seen.get(record.shard, 0):
+                seen[record.shard] = record.sequence
+                fresh.append(record)
+        return fresh
+
     async def _carry(self, records: Iterable[Record]) -> None:
-        fresh = [r for r in records if r.sequence > self._seen.get(r.shard, 0)]
+        fresh = self._fresh(records)
         wanted = [r for r in fresh if type(r.fact) in self._stage.consumes]
         try:
             if wanted:
@@ -120,7 +140,7 @@ class Carrier:
         except Exception as error:  # noqa: BLE001 - quarantined, counted and shown
             _log.exception("dead_letter", stage=self._stage.name, order_id=record.stream)
             self._metrics.dead_letters.labels(stage=self._stage.name).inc()
-            message = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}".replace("\0", "\\0")  # no text in SQL
             await self._writer.transact(lambda tx: self._bury(tx.connection, record, message))
 
     async def _transact(self, records: list[Record]) -> None:

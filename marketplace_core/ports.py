@@ -65,17 +65,33 @@ class Subscription(Protocol):
     """What one subscriber of the bus has not taken yet."""
 
     async def take(self) -> list[Record] | None:
-        """Wait for records; None when the subscriber lagged and must read the journal."""
+        """Wait for records; None when some may be missing and the journal must be read.
+
+        A record may come more than once.
+        """
+
+    def acknowledge(self) -> None:
+        """Everything taken so far is dealt with, so it need not come again after a crash."""
 
 
 class Bus(Protocol):
     """Carries committed records to whoever subscribed; may lose them, but says so."""
 
-    def subscribe(self) -> Subscription:
-        """A subscription that sees everything published from now on."""
+    def subscribe(self, group: str) -> Subscription:
+        """A subscription that sees everything published from now on.
+
+        `group` names the subscriber across restarts; of the processes of one group, one
+        gets each record.
+        """
 
     def publish(self, records: list[Record]) -> None:
-        """Offer committed records to every subscriber; never blocks."""
+        """Offer committed records to every subscriber; never blocks and never fails."""
+
+    async def run(self) -> None:
+        """Do what carrying takes, until cancelled; nothing is lost for being published before."""
+
+    async def close(self) -> None:
+        """Give up what `run` opened; after it."""
 
 
 class ReadingSink(Protocol):

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, insert, select
 
 from gateway.api.auth import Authenticator, Principal
 from gateway.ingest import Ingest
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.market import Market
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
@@ -35,7 +35,7 @@ class Services:
     intake: Intake
     ingest: Ingest
     readings: Readings
-    live: LiveState
+    live: Live
     leases: Callable[[], dict[str, float]]
     profiles: Mapping[str, DeviceProfile]
     authenticator: Authenticator

@@ -16,6 +16,7 @@ class Subscription:
     """The records a subscriber has not taken yet."""
 
     def __init__(self, limit: int) -> None:
+        """`limit` is the most records that wait."""
         self._limit = limit
         self._records: deque[Record] = deque()
         self._lagged = False
@@ -24,10 +25,15 @@ class Subscription:
     def offer(self, records: list[Record]) -> None:
         """Queue records, or note that the subscriber lags."""
         if len(self._records) + len(records) > self._limit:
-            self._records.clear()
-            self._lagged = True
+            self.lag()
         elif not self._lagged:
             self._records.extend(records)
+            self._event.set()
+
+    def lag(self) -> None:
+        """Records may be missing: what is queued is dropped, the journal has it."""
+        self._records.clear()
+        self._lagged = True
         self._event.set()
 
     async def take(self) -> list[Record] | None:
@@ -39,6 +45,9 @@ class Subscription:
         self._records.clear()
         return None if lagged else records
 
+    def acknowledge(self) -> None:
+        """What was taken is gone from the queue: nothing to do."""
+
 
 class LocalBus:
     """Hands committed records to every subscriber of this process."""
@@ -48,7 +57,7 @@ class LocalBus:
         self._limit = limit
         self._subscriptions: list[Subscription] = []
 
-    def subscribe(self) -> Subscription:
+    def subscribe(self, group: str) -> Subscription:  # noqa: ARG002 - one process, one of each
         """A new subscription that sees everything published from now on."""
         subscription = Subscription(self._limit)
         self._subscriptions.append(subscription)
@@ -58,3 +67,9 @@ class LocalBus:
         """Offer committed records to every subscriber; never blocks."""
         for subscription in self._subscriptions:
             subscription.offer(records)
+
+    async def run(self) -> None:
+        """Nothing to do: publishing delivers."""
+
+    async def close(self) -> None:
+        """Nothing to close."""

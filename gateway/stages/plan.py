@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.store.facts import record_fact
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id
@@ -28,7 +28,7 @@ class Plan:
     consumes = CONSUMES
     emits = EMITS
 
-    def __init__(self, live: LiveState) -> None:
+    def __init__(self, live: Live) -> None:
         self._live = live
 
     def handle(self, record: Record, transaction: Transaction) -> None:

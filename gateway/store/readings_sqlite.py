@@ -113,11 +113,10 @@ class SqliteReadings(GroupedReadings):
         )
 
     def _register(self, names: Sequence[str]) -> dict[str, int]:
-        first = 1 + self._open.execute("SELECT count(*) FROM series").fetchone()[0]
-        numbers = {name: number for number, name in enumerate(names, start=first)}
-        rows = [(number, name) for name, number in numbers.items()]
-        self._open.executemany("INSERT INTO series VALUES (?, ?)", rows)
-        return numbers
+        rows = [(name,) for name in names]
+        self._open.executemany("INSERT OR IGNORE INTO series (name) VALUES (?)", rows)
+        query = "SELECT name, number FROM series WHERE name = ?"
+        return dict(self._open.execute(query, row).fetchone() for row in rows)
 
     def _write(self, group: Group) -> None:
         self._open.executemany(_INSERT, group.rows)
