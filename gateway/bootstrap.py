@@ -171,7 +171,7 @@ def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
         )  # fmt: skip
     if settings.mqtt.devices:
         adapters["mqtt"] = MqttAdapter(
-            _broker(settings), mqtt_devices(settings), clock=basis.clock,
+            mqtt_broker(settings), mqtt_devices(settings), clock=basis.clock,
             time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
         )  # fmt: skip
     if settings.openadr.vens:
@@ -182,7 +182,8 @@ def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
     return adapters
 
 
-def _broker(settings: Settings) -> MqttBroker:
+def mqtt_broker(settings: Settings) -> MqttBroker:
+    """The broker as the MQTT adapter takes it; reads the password and the CA's certificate."""
     mqtt = settings.mqtt
     password = ""
     if mqtt.password_file is not None:
