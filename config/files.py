@@ -131,8 +131,9 @@ def _writable(settings: Settings) -> Iterator[Finding]:
     for location, path in places:
         if path is None:
             continue
-        there = path if path.exists() else nearest_folder(path)
-        if path.is_dir() or not os.access(there, os.W_OK):
+        there = path if path.exists() else _nearest(path)
+        wrong_kind = path.is_dir() if path.exists() else not there.is_dir()
+        if wrong_kind or not os.access(there, os.W_OK):
             yield Finding(
                 location=location, message=f"{path} cannot be written ({there} refuses)",
                 remedy="make the folder and give it to the user that the service runs as",
@@ -143,8 +144,8 @@ def _roots_apart(settings: Settings) -> Iterator[Finding]:
     database = database_file(settings)
     if database is None:
         return
-    folders = [nearest_folder(path) for path in (database, settings.store.roots)]
-    if folders[0].stat().st_dev == folders[1].stat().st_dev:
+    places = [_nearest(path) for path in (database, settings.store.roots)]
+    if places[0].stat().st_dev == places[1].stat().st_dev:
         yield Finding(
             location=("store", "roots"), severity=Severity.WARNING,
             message="signed roots lie on the same file system as the database",
@@ -152,7 +153,7 @@ def _roots_apart(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def nearest_folder(path: Path) -> Path:
-    """The folder of a path, or the nearest one above it that exists."""
+def _nearest(path: Path) -> Path:
+    """What exists nearest above a path."""
     above = path.absolute().parents
-    return next((folder for folder in above if folder.is_dir()), Path(path.anchor or "/"))
+    return next((folder for folder in above if folder.exists()), Path("/"))
