@@ -95,6 +95,11 @@ class SqliteReadings:
             for mark in connection.execute("SELECT series, boot, through FROM marks"):
                 self._marks.load(*mark)
 
+    @property
+    def waiting(self) -> int:
+        """Batches that wait for their commit."""
+        return self._queue.qsize()
+
     def start(self) -> None:
         """Start the writer thread."""
         self._thread.start()

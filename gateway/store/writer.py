@@ -94,6 +94,16 @@ class Writer:
         self._queue: queue.SimpleQueue[_Unit[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="market-writer", daemon=True)
 
+    @property
+    def waiting(self) -> int:
+        """Units of work that wait for their commit."""
+        return self._queue.qsize()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that commits runs."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Claim the journal's shards and start taking work; raises StoreError."""
         with self._engine.begin() as connection:
