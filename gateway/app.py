@@ -169,7 +169,8 @@ class Application:
             migrate(self.engine)
         except DBAPIError as error:
             where = self.engine.url.render_as_string(hide_password=True)
-            raise StoreError(f"the database {where} cannot be used: {error.orig}") from error
+            cause = " ".join(str(error.orig).split())
+            raise StoreError(f"the database {where} cannot be used: {cause}") from error
 
     async def _root_periodically(self) -> None:
         while True:
