@@ -28,14 +28,16 @@ class Bound(NamedTuple):
 
 
 def devices_of(settings: Settings) -> Iterator[Bound]:
-    """Every device of every protocol."""
-    for number, unit in enumerate(settings.modbus.devices):
-        location = ("modbus", "devices", number)
-        yield Bound(location, unit.device_id, unit.profile, unit.role != "meter")
-    for number, device in enumerate(settings.mqtt.devices):
-        yield Bound(("mqtt", "devices", number), device.device_id, device.profile, driven=True)
-    for number, ven in enumerate(settings.openadr.vens):
-        yield Bound(("openadr", "vens", number), ven.device_id, ven.profile, driven=True)
+    """Every device of every protocol: whatever list holds items with an id and a profile."""
+    for section in type(settings).model_fields:
+        table = getattr(settings, section)
+        for key in getattr(type(table), "model_fields", ()):
+            items = getattr(table, key)
+            for number, item in enumerate(items if isinstance(items, tuple) else ()):
+                profile = getattr(item, "profile", None)
+                if isinstance(profile, ProfileSettings):
+                    driven = getattr(item, "role", "") != "meter"
+                    yield Bound((section, key, number), item.device_id, profile, driven)
 
 
 def broken_rules(settings: Settings) -> list[Finding]:
