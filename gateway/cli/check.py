@@ -34,7 +34,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--probe", is_flag=True,
-    help="Also connect, read only: broker, Modbus units, database, ports.",
+    help="Also connect, read only: broker, Modbus units, database, Redis, ports.",
 )  # fmt: skip
 @click.option(
     "--timeout", "timeout_s", default=5.0, show_default=True,

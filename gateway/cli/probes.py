@@ -6,13 +6,17 @@ import asyncio
 import secrets
 import socket
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiomqtt
 import httpx
+from pydantic import BaseModel
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,6 +31,7 @@ from gateway.bootstrap import mqtt_broker
 
 _AT_ONCE: Final = 64
 """Connections to Modbus hosts that are made at the same time."""
+_REDIS: Final = ("redis://", "rediss://", "unix://")
 _REFUSED: Final = 128
 """From this reason code on a broker says no (MQTT 5, section 2.4)."""
 
@@ -50,6 +55,10 @@ async def run_probes(settings: Settings, timeout_s: float, report: Report) -> No
         _within(timeout_s, "database", report, _database(settings, timeout_s)),
         _ports(settings, timeout_s, report),
     ]
+    probes += [
+        _within(timeout_s, f"redis {_without_password(url)}", report, _redis(url, password))
+        for url, password in redis_servers(settings)
+    ]
     if settings.mqtt.devices:
         name = f"mqtt {settings.mqtt.host}:{settings.mqtt.port}"
         probes.append(_within(timeout_s, name, report, _broker(settings, name, timeout_s)))
@@ -67,6 +76,34 @@ async def _within(timeout_s: float, name: str, report: Report, question: Awaitab
             report(await question)
     except TimeoutError:
         report(Probe(name, False, f"no answer within {timeout_s:g} s", "check address and network"))
+
+
+def redis_servers(settings: BaseModel) -> Iterator[tuple[str, Path | None]]:
+    """Every Redis that some section names by URL, and the section's password file."""
+    for name in type(settings).model_fields:
+        section = getattr(settings, name)
+        for key in getattr(type(section), "model_fields", ()):
+            value = getattr(section, key)
+            if isinstance(value, str) and value.startswith(_REDIS):
+                yield value, getattr(section, "password_file", None)
+
+
+async def _redis(url: str, password_file: Path | None) -> Probe:
+    name = f"redis {_without_password(url)}"
+    try:
+        password = None
+        if password_file is not None:
+            password = (await asyncio.to_thread(password_file.read_text, "utf-8")).strip()
+        async with Redis.from_url(url, password=password) as client:
+            await client.ping()
+    except (RedisError, OSError, ValueError) as error:
+        return Probe(name, False, str(error), "check address, password file and the server")
+    return Probe(name, True, "answers")
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 async def _broker(settings: Settings, name: str, timeout_s: float) -> Probe:
