@@ -16,12 +16,13 @@ RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-di
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --system --gid 10001 flexway \
- && useradd --system --uid 10001 --gid flexway --home-dir /var/lib/flexway --create-home flexway
+ && useradd --system --uid 10001 --gid flexway --home-dir /var/lib/flexway --create-home flexway \
+ && install -d -o flexway -g flexway -m 0700 /var/lib/flexway /var/lib/flexway-roots
 COPY --from=build /opt/flexway /opt/flexway
 ENV PATH=/opt/flexway/bin:$PATH PYTHONUNBUFFERED=1
 USER flexway
 WORKDIR /var/lib/flexway
-VOLUME /var/lib/flexway
+VOLUME ["/var/lib/flexway", "/var/lib/flexway-roots"]
 EXPOSE 8443
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
   CMD ["python", "-m", "gateway.observability.probe", "https://127.0.0.1:8443/healthz"]

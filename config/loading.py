@@ -1,89 +1,120 @@
-"""Reading settings from TOML, with errors that name the key and the remedy."""
+"""Reading settings: defaults, then the TOML file, then the environment.
+
+Every error names where it stands (file and line, or the variable), the key, what is
+wrong and what to do about it.
+"""
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
+import os
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from config.environment import overlay
+from config.findings import Finding, Location, Severity, Sources
+from config.lines import line_numbers
+from config.rules import broken_rules
+from config.schema import names_at, nearest
 from config.settings import Settings
 from marketplace_core.errors import ConfigError
 
+_LINE = re.compile(r"\(at line (\d+)")
+_REMEDIES = {
+    "missing": "add it here",
+    "greater_than": "give a number above {gt}",
+    "greater_than_equal": "give a number of at least {ge}",
+    "less_than_equal": "give a number of at most {le}",
+    "literal_error": "write one of {expected}",
+    "string_type": "write it in quotes",
+    "bool_parsing": "write true or false",
+    "int_parsing": "write a whole number, without quotes",
+    "float_parsing": "write a number, without quotes",
+    "string_pattern_mismatch": "it has to match {pattern}",
+    "datetime_from_date_parsing": "write 2026-01-31T12:00:00Z",
+    "tuple_type": "write a list: [[...]] tables, or [ ... ]",
+    "model_type": "write a table",
+}
 
-def load_settings(path: Path) -> Settings:
-    """Read and check a settings file; relative paths in it count from its folder.
+
+@dataclass(frozen=True)
+class Loaded:
+    """What reading a file gave."""
+
+    settings: Settings | None
+    """None when a value is of the wrong kind; the findings say which."""
+    findings: tuple[Finding, ...]
+    sources: Sources
+
+    def refuse(self, findings: Sequence[Finding]) -> None:
+        """Raise ConfigError with every finding that keeps the service from starting."""
+        stopping = [f for f in findings if f.stops and f.severity is Severity.ERROR]
+        if stopping:
+            raise ConfigError("\n".join(map(self.sources.explain, stopping)))
+
+
+def load_settings(path: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings that can be used; relative paths count from the file's folder.
 
     Raises:
         ConfigError: says every key that is wrong and what to do about it.
     """
+    loaded = read_settings(path, os.environ if environ is None else environ)
+    loaded.refuse(loaded.findings)
+    if loaded.settings is None:
+        raise ConfigError(f"{path}: it cannot be used")
+    return loaded.settings
+
+
+def read_settings(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read a file and the environment over it; never raises for what they hold."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; `flexway serve --config FILE`") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return _unreadable(path, error)
+    merged, variables, refused = overlay(data, environ)
+    sources = Sources(str(path), line_numbers(text), variables)
     try:
-        settings = Settings.model_validate(data)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
-        lines = [_explain(item["loc"], item["msg"], item["type"]) for item in error.errors()]
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
-    check_safety(settings)
-    return _resolve(settings, path.resolve().parent)
+        wrong = [_explain(item) for item in error.errors()]
+        return Loaded(None, (*refused, *wrong), sources)
+    resolved = _resolve(settings, path.resolve().parent)
+    return Loaded(resolved, (*refused, *broken_rules(resolved)), sources)
 
 
-def check_safety(settings: Settings) -> None:
-    """Refuse plain text outside a lab, and a lab outside loopback."""
-    if settings.lab:
-        for key, host in (("api.host", settings.api.host), ("openadr.host", settings.openadr.host)):
-            if not _is_loopback(host):
-                raise ConfigError(f"{key} = {host!r}: lab = true allows loopback addresses only")
-        return
-    if settings.api.tls_certificate is None or settings.api.tls_key is None:
-        raise ConfigError(
-            "api.tls_certificate and api.tls_key are missing: give both, or set lab = true on "
-            "a loopback address"
-        )
-    if settings.mqtt.devices and not settings.mqtt.tls:
-        raise ConfigError("mqtt.tls = false needs lab = true")
-    if settings.openadr.vens and settings.openadr.tls_certificate is None:
-        raise ConfigError("openadr.tls_certificate is missing: VENs are served over TLS only")
+def _unreadable(path: Path, error: Exception) -> Loaded:
+    if isinstance(error, FileNotFoundError):
+        message, remedy = "no such file", "`flexway serve --config FILE`"
+    elif isinstance(error, OSError):
+        message, remedy = f"cannot be read: {error.strerror}", "check its owner and mode"
+    else:
+        message, remedy = f"not TOML: {error}", "strings are quoted, tables stand in brackets"
+    line = _LINE.search(str(error))
+    lines: dict[Location, int] = {("",): int(line[1])} if line else {}
+    finding = Finding(location=("",), message=message, remedy=remedy)
+    return Loaded(None, (finding,), Sources(str(path), lines, {}))
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _explain(location: Sequence[str | int], message: str, kind: str) -> str:
-    key = ".".join(str(part) for part in location)
-    if kind != "extra_forbidden":
-        return f"{key}: {message}"
-    names = _names_at(location[:-1])
-    near = difflib.get_close_matches(str(location[-1]), names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(names))}"
-    return f"{key}: unknown key; {hint}"
-
-
-def _names_at(location: Sequence[str | int]) -> list[str]:
-    model: Any = Settings
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        arguments = getattr(annotation, "__args__", ())
-        model = arguments[0] if arguments else annotation
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return list(model.model_fields)
-    return []
+def _explain(item: ErrorDetails) -> Finding:
+    location, kind = item["loc"], item["type"]
+    if kind == "extra_forbidden":
+        hint = nearest(str(location[-1]), names_at(Settings, location[:-1]))
+        return Finding(location=location, message="unknown key", remedy=hint)
+    message = item["msg"]
+    if kind != "missing" and isinstance(item["input"], str | int | float):
+        message = f"{message}, not {item['input']!r}"
+    remedy = _REMEDIES.get(kind, "config/default.toml shows its form")
+    return Finding(
+        location=location, message=message, remedy=remedy.format_map(item.get("ctx", {}))
+    )
 
 
 def _resolve(settings: Settings, base: Path) -> Settings:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Section(BaseModel):
     """Base of every section: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class MarketSettings(Section):
@@ -127,8 +127,9 @@ class OpenAdrVenSettings(Section):
     """One VEN that may register."""
 
     device_id: str
-    ven_name: str
-    fingerprint: str = ""
+    ven_name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]*$")
+    fingerprint: str = Field(default="", pattern="^$|^[0-9A-F]{2}(:[0-9A-F]{2}){9}$")
+    """Last ten bytes of the SHA-256 of its client certificate, as AA:BB:.."""
     profile: ProfileSettings
 
 
@@ -170,6 +171,13 @@ class ObserveSettings(Section):
     """How long after an order its contracts are watched on: the rebound is measured."""
 
 
+class MetricsSettings(Section):
+    """What `/metrics` shows."""
+
+    per_device: bool = False
+    """A label per device: for a site of some dozens, never for a fleet."""
+
+
 class Settings(Section):
     """Everything `flexway serve` needs to know."""
 
@@ -185,3 +193,4 @@ class Settings(Section):
     openadr: OpenAdrSettings = OpenAdrSettings()
     webhook: WebhookSettings = WebhookSettings()
     observe: ObserveSettings = ObserveSettings()
+    metrics: MetricsSettings = MetricsSettings()

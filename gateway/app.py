@@ -13,11 +13,14 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from gateway.flags import Flags
 from gateway.ingest import Ingest
 from gateway.live import Live
 from gateway.observability.health import Health
+from gateway.observability.loop_lag import measure_loop_lag
+from gateway.observability.metrics import Metrics
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.observe import Observe
 from gateway.store.engine import migrate
@@ -28,6 +31,7 @@ from gateway.store.setpoints import OPEN, SetpointRow, SetpointState, setpoints_
 from gateway.store.writer import Writer
 from gateway.street import Carrier
 from gateway.tracking import Tracker
+from marketplace_core.errors import StoreError
 from marketplace_core.ports import Clock, DeviceAdapter
 
 _ADAPTERS_WAIT_S: Final = 10.0
@@ -73,6 +77,7 @@ class Application:
     roots: RootLog
     root_every_s: float
     clock: Clock
+    metrics: Metrics
     health: Health
     api: FastAPI
     listener: socket.socket | None
@@ -89,9 +94,18 @@ class Application:
         host, port = self.listener.getsockname()[:2]
         return f"{'https' if self.tls else 'http'}://{host}:{port}"
 
-    async def run(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
-        """Run until `stop` is set; `started` is called once the API takes requests."""
-        await asyncio.to_thread(migrate, self.engine)
+    async def run(
+        self,
+        stop: asyncio.Event,
+        started: Callable[[], None],
+        dispatching: Callable[[], None] | None = None,
+    ) -> None:
+        """Run until `stop` is set; `started` is called once the API takes requests.
+
+        `dispatching` is called once orders are carried out as well: every adapter is ready,
+        or was waited for long enough. Raises StoreError when the database cannot be used.
+        """
+        await asyncio.to_thread(self._migrate)
         self.writer.start()
         self.readings.start()
         self.live.update(await asyncio.to_thread(self.readings.latest))
@@ -99,14 +113,19 @@ class Application:
         self.restore(rows)
         self.conductor.restore(rows)
         try:
-            await self._serve(stop, started)
+            await self._serve(stop, started, dispatching)
         finally:
             self.readings.stop()
             self.writer.stop()
             self._write_root()
             self.engine.dispose()
 
-    async def _serve(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
+    async def _serve(
+        self,
+        stop: asyncio.Event,
+        started: Callable[[], None],
+        dispatching: Callable[[], None] | None,
+    ) -> None:
         ready = {protocol: asyncio.Event() for protocol in self.adapters}
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(self._api(started, stop))
@@ -117,7 +136,12 @@ class Application:
                 self._adapter(adapter, ready[protocol])
                 for protocol, adapter in self.adapters.items()
             ]
-            work += [self._dispatch(ready)]
+            work += [
+                self._dispatch(ready),
+                self._announce_dispatch(dispatching),
+            ]
+            if self.listener is not None:  # virtual time is never late
+                work.append(measure_loop_lag(self.metrics.loop_lag.observe))
             background = [tasks.create_task(part) for part in work]
             await stop.wait()
             _log.info("stopping")
@@ -140,6 +164,7 @@ class Application:
         except TimeoutError:
             late = [protocol for protocol, event in ready.items() if not event.is_set()]
             _log.warning("adapters_late", protocols=late)
+            self.health.start_without(late)
         await self.conductor.run()
 
     async def _api(self, started: Callable[[], None], stop: asyncio.Event) -> None:
@@ -158,10 +183,28 @@ class Application:
             await stop.wait()
             server.should_exit = True
 
+    async def _announce_dispatch(self, dispatching: Callable[[], None] | None) -> None:
+        await self.health.all_ready()
+        if dispatching is not None:
+            dispatching()
+
+    def _migrate(self) -> None:
+        try:
+            migrate(self.engine)
+        except DBAPIError as error:
+            where = self.engine.url.render_as_string(hide_password=True)
+            cause = " ".join(str(error.orig).split())
+            raise StoreError(f"the database {where} cannot be used: {cause}") from error
+
     async def _root_periodically(self) -> None:
         while True:
             await asyncio.sleep(self.root_every_s)
-            await asyncio.to_thread(self._write_root)
+            try:
+                await asyncio.to_thread(self._write_root)
+            except OSError as error:
+                # A full or missing disk of the roots stops no dispatch: it is shown and retried.
+                self.metrics.root_failures.inc()
+                _log.error("root_not_written", error=str(error))
 
     async def _keep_quarantined(self) -> None:
         while True:

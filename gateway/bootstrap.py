@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -35,6 +36,9 @@ from gateway.live import LiveState
 from gateway.market import Market
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
+from gateway.observability.running import RunningPlans
+from gateway.observability.state import StateGauges, Watched
+from gateway.observability.tally import count_facts
 from gateway.stages.award import Award
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.dispatch.driver import Driver
@@ -57,6 +61,7 @@ from gateway.street import Carrier, Stage
 from gateway.surroundings import MakeAdapters, Surroundings, of_this_machine
 from gateway.tracking import Tracker
 from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.errors import ConfigError
 from marketplace_core.intervals import SettlementGrid
 from marketplace_core.ports import Bus, Clock, DeviceAdapter, Record, TimeMap
 from marketplace_core.simtime import AffineTime, check_speed, from_unix, identity
@@ -119,18 +124,23 @@ def build(
         tracker.stored(readings)
 
     quarantine: asyncio.Queue[Quarantined] = asyncio.Queue(_QUARANTINE_QUEUE)
+    metrics = basis.metrics
     ingest = Ingest(
         basis.readings, live=live, clock=basis.clock, metrics=basis.metrics,
-        spawn=lambda message: _keep(quarantine, message), stored=stored, flags=flags,
+        spawn=lambda message: _keep(quarantine, message, metrics), stored=stored, flags=flags,
     )  # fmt: skip
     conductor = _conductor(basis, adapters, profiles, around.idle_s)
     roots = RootLog(settings.store.roots, load_or_create_key(settings.store.signing_key))
-    health = Health({"api", *adapters})
+    health = Health({"api", *adapters}, _links(adapters))
+    gauges = _gauges(
+        basis, live=live, adapters=adapters, health=health, conductor=conductor, roots=roots
+    )
     services = Services(
         engine=basis.engine, writer=basis.writer, market=Market(basis.clock, basis.new_id),
         intake=intake, ingest=ingest, readings=basis.readings, live=live,
         leases=conductor.leases, profiles=profiles, authenticator=_authenticator(settings),
-        metrics=basis.metrics, health=health, max_body_bytes=settings.api.max_body_bytes,
+        metrics=metrics, refresh_gauges=gauges.refresh, health=health,
+        max_body_bytes=settings.api.max_body_bytes,
         verify_journal=lambda: _verify(basis),
     )  # fmt: skip
     stages: list[Stage] = [
@@ -147,7 +157,7 @@ def build(
             for stage in stages
         ],
         conductor=conductor, observe=observe, flags=flags, tracker=tracker, roots=roots,
-        root_every_s=settings.store.root_every_s, clock=basis.clock, health=health,
+        root_every_s=settings.store.root_every_s, clock=basis.clock, metrics=metrics, health=health,
         api=create_application(services), tls=_tls(settings),
         listener=None if around.inline else _listener(settings),
         restore=lambda rows: _restore(adapters, rows),
@@ -157,10 +167,11 @@ def build(
 def _basis(settings: Settings, journal: JournalFactory, bus: Bus, around: Surroundings) -> Basis:
     clock = around.clock
     engine = open_engine(settings.store.database)
-    market = settings.market
+    market, metrics = settings.market, Metrics()
     heard: list[Callable[[list[Record]], None]] = []
 
     def publish(records: list[Record]) -> None:
+        count_facts(metrics, records)
         bus.publish(records)
         for each in heard:
             each(records)
@@ -172,7 +183,7 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus, around: Surrou
         grid=SettlementGrid(market.settlement_minutes, market.timezone),
         engine=engine,
         bus=bus,
-        metrics=Metrics(),
+        metrics=metrics,
         writer=Writer(
             engine, journal(clock, settings.store.journal_shards), publish, inline=around.inline
         ),
@@ -208,7 +219,7 @@ def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
         )  # fmt: skip
     if settings.mqtt.devices:
         adapters["mqtt"] = MqttAdapter(
-            _broker(settings), mqtt_devices(settings), clock=basis.clock,
+            mqtt_broker(settings), mqtt_devices(settings), clock=basis.clock,
             time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
         )  # fmt: skip
     if settings.openadr.vens:
@@ -233,7 +244,8 @@ def _field(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAdapter]:
     return adapters
 
 
-def _broker(settings: Settings) -> MqttBroker:
+def mqtt_broker(settings: Settings) -> MqttBroker:
+    """The broker as the MQTT adapter takes it; reads the password and the CA's certificate."""
     mqtt = settings.mqtt
     password = ""
     if mqtt.password_file is not None:
@@ -304,14 +316,59 @@ def _verify(basis: Basis) -> Verdict:
         return verify_journal(connection, signed)
 
 
-def _keep(quarantine: asyncio.Queue[Quarantined], message: Quarantined) -> None:
-    """Queue a message for keeping; under a flood its evidence is dropped, its count is not."""
-    if not quarantine.full():
+def _links(adapters: Mapping[str, DeviceAdapter]) -> dict[str, Callable[[], bool]]:
+    """Whether each protocol's link is up: the broker's session, the VTN, any Modbus unit."""
+    return {protocol: partial(_link_up, adapter) for protocol, adapter in adapters.items()}
+
+
+def _link_up(adapter: DeviceAdapter) -> bool:
+    if isinstance(adapter, MqttAdapter):
+        return adapter.link_up
+    if isinstance(adapter, OpenAdrAdapter):
+        return adapter.port != 0
+    return any(adapter.connected(profile.device_id) for profile in adapter.profiles())
+
+
+def _gauges(
+    basis: Basis,
+    *,
+    live: LiveState,
+    adapters: Mapping[str, DeviceAdapter],
+    health: Health,
+    conductor: Conductor,
+    roots: RootLog,
+) -> StateGauges:
+    profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
+    plans = RunningPlans(basis.engine, profiles, conductor.running)
+    watched = Watched(
+        engine=basis.engine, clock=basis.clock, live=live, adapters=adapters, health=health,
+        leases=conductor.leases, setpoints=conductor.states, running=conductor.running,
+        instructions=plans.instructions, roots_current_at=lambda: roots.current_at,
+        queues={
+            "market": lambda: basis.writer.waiting, "readings": lambda: basis.readings.waiting
+        },
+    )  # fmt: skip
+    return StateGauges(basis.metrics, watched, per_device=basis.settings.metrics.per_device)
+
+
+def _keep(quarantine: asyncio.Queue[Quarantined], message: Quarantined, metrics: Metrics) -> None:
+    """Queue a message for keeping; under a flood its evidence is dropped and counted."""
+    if quarantine.full():
+        metrics.evidence_dropped.inc()
+    else:
         quarantine.put_nowait(message)
 
 
 def _listener(settings: Settings) -> socket.socket:
-    listener = socket.create_server((settings.api.host, settings.api.port))
+    host, port = settings.api.host, settings.api.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"api.port: cannot listen on {host}:{port}: {error.strerror}; "
+            f"`ss -ltnp 'sport = :{port}'` names who does, or give another port"
+        ) from error
     listener.setblocking(False)
     return listener
 

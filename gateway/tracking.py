@@ -105,17 +105,6 @@ class Tracker:
                         evidence=_evidence(after.allocation.power_kw, reading.power_kw),
                     )  # fmt: skip
 
-    def compliance(self) -> dict[str, float]:
-        """Per protocol: delivered over asked of all devices under a setpoint, where any is."""
-        asked: dict[str, float] = {}
-        given: dict[str, float] = {}
-        for order in self._running.values():
-            for device in order.tracked.values():
-                protocol = device.profile.protocol
-                asked[protocol] = asked.get(protocol, 0.0) + device.allocation.share_kw
-                given[protocol] = given.get(protocol, 0.0) + device.delivered_kw
-        return {protocol: given[protocol] / kw for protocol, kw in asked.items() if kw > 0}
-
     async def run(self) -> None:
         """Look at every running order once per telemetry interval, until cancelled."""
         self.restore()

@@ -86,6 +86,11 @@ class MqttAdapter:
         """Readings given up as lost since the start, per device that lost any."""
         return {} if self._intake is None else self._intake.gaps()
 
+    @property
+    def link_up(self) -> bool:
+        """Whether both sessions with the broker are up now."""
+        return self._control.connected and self._telemetry.connected
+
     def profiles(self) -> Sequence[DeviceProfile]:
         """Every device of this adapter."""
         return [device.profile for device in self._devices.values()]
@@ -103,7 +108,7 @@ class MqttAdapter:
         )  # fmt: skip
 
         def on_up() -> None:
-            if self._control.connected and self._telemetry.connected:
+            if self.link_up:
                 ready()
 
         def on_control_up() -> None:

@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from gateway.api.auth import Caller
 from gateway.api.problems import problem
-from gateway.api.services import Services, Using, json_response
-from gateway.store.tables import dead_letters, journal
+from gateway.api.services import Using, json_response
+from gateway.store.tables import dead_letters
 
 router = APIRouter(tags=["operations"])
 
@@ -22,21 +22,30 @@ async def healthz() -> Response:
 
 @router.get("/readyz")
 def readyz(services: Using) -> Response:
-    """The service can do its work; devices that are stale degrade it, no more."""
+    """The service can do its work; what is away degrades it, is named and is retried."""
     waiting = services.health.waiting_for
     if waiting:
         return problem(503, "Not ready yet", detail=f"waiting for {', '.join(waiting)}")
     with services.engine.connect() as connection:
         letters = connection.scalar(select(func.count()).select_from(dead_letters))
     stale = services.live.stale()
-    status = "degraded" if stale or letters else "ready"
-    return json_response({"status": status, "stale_devices": len(stale), "dead_letters": letters})
+    degraded = [f"{protocol} is not connected" for protocol in services.health.down]
+    if stale:
+        degraded.append(f"{len(stale)} of {len(services.profiles)} devices are stale")
+    if letters:
+        degraded.append(f"{letters} facts are dead letters")
+    return json_response(
+        {
+            "status": "degraded" if degraded else "ready", "degraded": degraded,
+            "stale_devices": len(stale), "dead_letters": letters,
+        }
+    )  # fmt: skip
 
 
 @router.get("/metrics")
 def metrics(services: Using) -> Response:
     """Prometheus exposition."""
-    _refresh_gauges(services)
+    services.refresh_gauges()
     return Response(services.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
 
@@ -76,12 +85,3 @@ def verify_journal(services: Using, caller: Caller) -> Response:
     verdict = services.verify_journal()
     body = msgspec.structs.asdict(verdict)
     return json_response({**body, "verified": not body["faults"]})
-
-
-def _refresh_gauges(services: Services) -> None:
-    with services.engine.connect() as connection:
-        count = connection.scalar(select(func.count()).select_from(journal))
-    services.metrics.journal_records.set(count or 0)
-    services.metrics.devices_stale.set(len(services.live.stale()))
-    leases = services.leases()
-    services.metrics.lease_seconds.set(min(leases.values(), default=0.0))

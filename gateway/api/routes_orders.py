@@ -32,9 +32,7 @@ async def submit_order(
     def work(transaction: Transaction) -> Order:
         return services.intake.submit(transaction, caller.organisation, command)
 
-    response = await once(request, services, caller, work, status=202)
-    services.metrics.orders.labels(state="submitted").inc()
-    return response
+    return await once(request, services, caller, work, status=202)
 
 
 @router.get("/orders/{order_id}")

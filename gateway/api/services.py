@@ -40,6 +40,8 @@ class Services:
     profiles: Mapping[str, DeviceProfile]
     authenticator: Authenticator
     metrics: Metrics
+    refresh_gauges: Callable[[], None]
+    """Sets the gauges of `metrics` to what is now; called from a worker thread."""
     health: Health
     max_body_bytes: int
     verify_journal: Callable[[], msgspec.Struct]

@@ -67,6 +67,16 @@ class GroupCommit(Generic[W]):
         self._queue: queue.SimpleQueue[W | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    @property
+    def waiting(self) -> int:
+        """How much work waits for its commit."""
+        return self._queue.qsize()
+
+    @property
+    def alive(self) -> bool:
+        """Whether work that is handed in is done."""
+        return not self._stopped and (self._inline or self._thread.is_alive())
+
     def start(self) -> None:
         """Begin to take work."""
         if not self._inline:

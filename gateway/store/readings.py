@@ -40,6 +40,10 @@ class SeriesData(msgspec.Struct, frozen=True):
 class Readings(Protocol):
     """Stores readings durably, each once by (series, boot, sequence)."""
 
+    @property
+    def waiting(self) -> int:
+        """Batches that wait for their commit."""
+
     def start(self) -> None:
         """Begin to take readings."""
 

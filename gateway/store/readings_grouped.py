@@ -68,6 +68,11 @@ class GroupedReadings(abc.ABC):
             self._commit, _finish, name=name, most=_GROUP, close=self._close, inline=inline
         )
 
+    @property
+    def waiting(self) -> int:
+        """Batches that wait for their commit."""
+        return self._group.waiting
+
     def start(self) -> None:
         """Begin to take readings."""
         self._group.start()

@@ -56,12 +56,18 @@ class RootLog:
         self._path = path
         self._key = key
         self._heads: Mapping[int, tuple[int, bytes]] | None = None
+        self.current_at: datetime | None = None
+        """Market time at which the newest root was last known to say what the journal says."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._previous = self._repair()
 
     def write(self, at: datetime, heads: Mapping[int, tuple[int, bytes]]) -> bool:
-        """Append a root unless nothing moved since the last; True when one was written."""
+        """Append a root unless nothing moved since the last; True when one was written.
+
+        Raises OSError when the file cannot be written; the next call tries again.
+        """
         if heads == self._heads:
+            self.current_at = at
             return False
         named = {str(shard): (seq, digest.hex()) for shard, (seq, digest) in heads.items()}
         root = Root(at=at, heads=named, previous=self._previous)
@@ -69,13 +75,20 @@ class RootLog:
         line = msgspec.json.encode(
             msgspec.structs.replace(root, signature=signature), order="deterministic"
         )
+        try:
+            self._append(line)
+        except OSError:
+            self._previous = self._repair()  # the disk may be full in the middle of a line
+            raise
+        self._previous = hashlib.sha256(line).hexdigest()
+        self._heads, self.current_at = dict(heads), at
+        return True
+
+    def _append(self, line: bytes) -> None:
         with self._path.open("ab") as file:
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._previous = hashlib.sha256(line).hexdigest()
-        self._heads = dict(heads)
-        return True
 
     def _repair(self) -> str:
         """Cut off a line torn by a crash; return the hash of the last whole one."""

@@ -110,6 +110,16 @@ class Writer:
             inline=inline,
         )  # fmt: skip
 
+    @property
+    def waiting(self) -> int:
+        """Units of work that wait for their commit."""
+        return self._group.waiting
+
+    @property
+    def alive(self) -> bool:
+        """Whether work that is handed in is committed."""
+        return self._group.alive
+
     def start(self) -> None:
         """Claim the journal's shards and start taking work; raises StoreError."""
         connection = self._connect()

@@ -29,7 +29,10 @@ async def serve(options: argparse.Namespace) -> None:
 
         battery = BatteryUnit("bat-1", serial="SN1", capacity_kwh=6.4, log=log)
         charger = MqttDevice("ev-1", "org_seller", boot=int(time.time()), log=log)
-        async with ModbusServer({1: battery}) as server, asyncio.TaskGroup() as tasks:
+        async with (
+            ModbusServer({1: battery}, port=options.modbus_port) as server,
+            asyncio.TaskGroup() as tasks,
+        ):
             tasks.create_task(charger.run("127.0.0.1", options.broker_port))
             tasks.create_task(step(battery, charger))
             partial = options.ready_file.with_suffix(".partial")
@@ -57,6 +60,7 @@ async def step(battery: BatteryUnit, charger: MqttDevice) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--broker-port", type=int, required=True)
+    parser.add_argument("--modbus-port", type=int, default=0)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--ready-file", type=Path, required=True)
     asyncio.run(serve(parser.parse_args()))

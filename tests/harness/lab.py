@@ -45,10 +45,10 @@ def client_settings() -> list[dict[str, str]]:
 
 
 @contextmanager
-def mosquitto(folder: Path, *extra: str) -> Iterator[int]:
-    """A real broker on a free loopback port."""
+def mosquitto(folder: Path, *extra: str, port: int = 0) -> Iterator[int]:
+    """A real broker on a loopback port: a free one, or the one that is asked for."""
     binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-    port = free_port()
+    port = port or free_port()
     settings = [f"listener {port} {HOST}", "allow_anonymous true", "max_inflight_messages 0",
                 "max_queued_messages 0", *extra]  # fmt: skip
     path = folder / "mosquitto.conf"

@@ -9,6 +9,7 @@ blindly; what was refused stays refused.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -65,14 +66,31 @@ class Conductor:
         self._wake.set()
 
     def leases(self) -> dict[str, float]:
-        """Market seconds left on the lease of each device that holds a setpoint."""
+        """Market seconds left on the lease of each device that holds a setpoint.
+
+        May be called from any thread, as `states` and `running`.
+        """
         now = self._clock.monotonic()
         scale = self._clock.wall_seconds(1.0)
         return {
             held.setpoint.device_id: max(0.0, held.lease_ends - now) / scale
-            for held in self._held.values()
+            for held in list(self._held.values())
             if held.state is SetpointState.APPLIED and held.refreshed
         }
+
+    def states(self) -> Counter[str]:
+        """How many setpoints whose time is not over stand in each state; from any thread."""
+        return Counter(held.state.value for held in list(self._held.values()))
+
+    def running(self) -> dict[str, int]:
+        """The newest revision of every order with a setpoint for now; from any thread."""
+        now = self._clock.now()
+        orders: dict[str, int] = {}
+        for setpoint in [held.setpoint for held in list(self._held.values())]:
+            if setpoint.valid_from <= now < setpoint.valid_until:
+                known = orders.get(setpoint.order_id, setpoint.revision)
+                orders[setpoint.order_id] = max(known, setpoint.revision)
+        return orders
 
     async def run(self) -> None:
         """Work until cancelled."""
