@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
@@ -75,6 +75,8 @@ class Application:
     tls: tuple[str, str] | None
     restore: Callable[[Sequence[SetpointRow]], None]
     """Hands open setpoints to adapters that have to know them before they answer devices."""
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    """What else runs from start to stop."""
 
     async def run(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
         """Run until `stop` is set; `started` is called once the API takes requests."""
@@ -105,6 +107,7 @@ class Application:
                 for protocol, adapter in self.adapters.items()
             ]
             work += [self._dispatch(ready), self._announce(server, started)]
+            work += [start() for start in self.background]
             background = [tasks.create_task(part) for part in work]
             await stop.wait()
             _log.info("stopping")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from adapters.modbus.adapter import ModbusEndpoint
 from adapters.mqtt.adapter import MqttDevice
 from adapters.openadr.config import OpenAdrVen
+from adapters.webhook.config import WebhookDevice
 from config.settings import ProfileSettings, Settings
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
 from marketplace_core.errors import ConfigError
@@ -66,6 +67,18 @@ def openadr_vens(settings: Settings) -> list[OpenAdrVen]:
             profile=device_profile(ven.device_id, "openadr", ven.profile),
         )
         for ven in settings.openadr.vens
+    ]
+
+
+def webhook_devices(settings: Settings) -> list[WebhookDevice]:
+    """Every aggregate that is dispatched by webhook."""
+    return [
+        WebhookDevice(
+            device_id=device.device_id,
+            organisation=device.organisation,
+            profile=device_profile(device.device_id, "webhook", device.profile),
+        )
+        for device in settings.webhook.devices
     ]
 
 

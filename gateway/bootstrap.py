@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
@@ -18,17 +19,29 @@ from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.link import MqttBroker
 from adapters.openadr.adapter import OpenAdrAdapter
 from adapters.openadr.config import OpenAdrVtn
+from adapters.webhook.adapter import WebhookAdapter
+from adapters.webhook.config import WebhookPolicy, networks
+from adapters.webhook.courier import Courier
+from adapters.webhook.link import Link
 from config.settings import Settings
 from gateway.api.application import create_application
 from gateway.api.auth import Authenticator, Principal
 from gateway.api.services import Services
 from gateway.app import Application
-from gateway.bindings import check_unique, modbus_endpoints, mqtt_devices, openadr_vens
+from gateway.bindings import (
+    check_unique,
+    modbus_endpoints,
+    mqtt_devices,
+    openadr_vens,
+    webhook_devices,
+)
 from gateway.bus.local import LocalBus
 from gateway.clock import SystemClock
+from gateway.delivery_book import DeliveryBook
 from gateway.ingest import Ingest
 from gateway.live import LiveState
 from gateway.market import Market
+from gateway.notifications import Notify, Relay
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
 from gateway.stages.award import Award
@@ -45,10 +58,12 @@ from gateway.store.engine import open_engine
 from gateway.store.journal import Journal
 from gateway.store.readings import Quarantined, SqliteReadings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
+from gateway.store.sealing import Sealer, load_or_create_sealing_key
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
 from gateway.store.writer import Writer
 from gateway.street import Carrier, Stage
+from gateway.webhooks import Webhooks
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.ids import IdSource
 from marketplace_core.intervals import SettlementGrid
@@ -78,13 +93,29 @@ class Basis:
     readings: SqliteReadings
     new_id: Callable[[str], str]
 
+    def wall(self) -> datetime:
+        """Wall time now: what goes to other clocks, and into signatures."""
+        return self.time_map.to_wall(self.clock.now())
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What webhooks stand on: one link and one courier for dispatch and notifications."""
+
+    book: DeliveryBook
+    courier: Courier
+    policy: WebhookPolicy
+    relay: Relay
+    webhooks: Webhooks
+
 
 def build(
     settings: Settings, *, journal: JournalFactory = Journal, bus: Bus | None = None
 ) -> Application:
     """Make the service from its settings; fault tests hand in another journal or bus."""
     basis = _basis(settings, journal, bus or LocalBus())
-    adapters = _adapters(basis)
+    hooks = _hooks(basis)
+    adapters = _adapters(basis, hooks)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     _check_time(settings, profiles)
     live = LiveState(profiles, basis.clock)
@@ -102,13 +133,14 @@ def build(
         engine=basis.engine, writer=basis.writer, market=Market(basis.clock, basis.new_id),
         intake=intake, ingest=ingest, readings=basis.readings, live=live,
         leases=conductor.leases, profiles=profiles, authenticator=_authenticator(settings),
-        metrics=basis.metrics, health=health, max_body_bytes=settings.api.max_body_bytes,
-        verify_journal=lambda: _verify(basis),
+        metrics=basis.metrics, health=health, webhooks=hooks.webhooks,
+        max_body_bytes=settings.api.max_body_bytes, verify_journal=lambda: _verify(basis),
     )  # fmt: skip
     stages: list[Stage] = [
         Award(), Plan(live),
         Dispatch(profiles=profiles, new_id=basis.new_id, planned=conductor.planned),
         observe, Verify(basis.readings, basis.grid), Settle(basis.new_id),
+        Notify(wall=basis.wall, waiting=hooks.relay.wake),
     ]  # fmt: skip
     return Application(
         engine=basis.engine, writer=basis.writer, readings=basis.readings, live=live,
@@ -121,7 +153,7 @@ def build(
         conductor=conductor, observe=observe, roots=roots,
         root_every_s=settings.store.root_every_s, clock=basis.clock, health=health,
         api=create_application(services), listener=_listener(settings), tls=_tls(settings),
-        restore=lambda rows: _restore(adapters, rows),
+        restore=lambda rows: _restore(adapters, rows), background=[hooks.relay.run],
     )  # fmt: skip
 
 
@@ -161,7 +193,7 @@ def _check_time(settings: Settings, profiles: Mapping[str, DeviceProfile]) -> No
         )  # fmt: skip
 
 
-def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
+def _adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
     settings = basis.settings
     adapters: dict[str, DeviceAdapter] = {}
     if settings.modbus.devices:
@@ -178,6 +210,12 @@ def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
         adapters["openadr"] = OpenAdrAdapter(
             _vtn(settings), openadr_vens(settings), clock=basis.clock, time_map=basis.time_map
         )
+    if settings.webhook.devices:
+        adapters["webhook"] = WebhookAdapter(
+            webhook_devices(settings), courier=hooks.courier,
+            directory=hooks.book.dispatch_endpoint, policy=hooks.policy, clock=basis.clock,
+            time_map=basis.time_map, new_id=basis.new_id,
+        )  # fmt: skip
     check_unique(adapters.values())
     return adapters
 
@@ -206,6 +244,46 @@ def _vtn(settings: Settings) -> OpenAdrVtn:
     )  # fmt: skip
 
 
+def _hooks(basis: Basis) -> Hooks:
+    settings = basis.settings.webhook
+    policy = _webhook_policy(basis.settings)
+    key = settings.key or basis.settings.store.signing_key.with_name("webhook.key")
+    sealer = Sealer(load_or_create_sealing_key(key))
+    book = DeliveryBook(engine=basis.engine, writer=basis.writer, sealer=sealer, wall=basis.wall)
+    link = Link(policy, tls=ssl.create_default_context(cafile=settings.ca_certificate))
+
+    def count(outcome: str) -> None:
+        basis.metrics.webhook_attempts.labels(outcome=outcome).inc()
+
+    courier = Courier(
+        link, book, policy=policy, monotonic=basis.clock.monotonic,
+        unix=lambda: basis.wall().timestamp(), jitter=random.SystemRandom().random, count=count,
+    )  # fmt: skip
+    relay = Relay(
+        book, engine=basis.engine, writer=basis.writer, link=link, courier=courier,
+        clock=basis.clock, wall=basis.wall, count=count,
+        give_up=timedelta(seconds=settings.give_up_s),
+    )  # fmt: skip
+    webhooks = Webhooks(
+        book, engine=basis.engine, writer=basis.writer, sealer=sealer, link=link,
+        courier=courier, policy=policy, wall=basis.wall, new_id=basis.new_id,
+        new_secret=lambda: f"fxw_{secrets.token_urlsafe(32)}",
+        overlap=timedelta(seconds=settings.rotation_overlap_s),
+    )  # fmt: skip
+    return Hooks(book=book, courier=courier, policy=policy, relay=relay, webhooks=webhooks)
+
+
+def _webhook_policy(settings: Settings) -> WebhookPolicy:
+    webhook = settings.webhook
+    return WebhookPolicy(
+        lab=settings.lab, allow_addresses=networks(webhook.allow_addresses),
+        connect_timeout_s=webhook.connect_timeout_s, answer_timeout_s=webhook.answer_timeout_s,
+        attempts=webhook.attempts, backoff_s=webhook.backoff_s,
+        broken_after=webhook.broken_after, trial_every_s=webhook.trial_every_s,
+        ping_s=webhook.ping_s,
+    )  # fmt: skip
+
+
 def _observe(basis: Basis) -> Observe:
     settings = basis.settings.observe
     return Observe(
@@ -231,10 +309,16 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 
 def _restore(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow]) -> None:
-    """OpenADR's VTN may answer nobody before it knows its events again."""
-    openadr = adapters.get("openadr")
+    """Tell adapters what devices may know; OpenADR's VTN may answer nobody before."""
+    told = [row for row in rows if row.state in _MAY_BE_KNOWN]
+    openadr, webhook = adapters.get("openadr"), adapters.get("webhook")
     if isinstance(openadr, OpenAdrAdapter):
-        openadr.restore([row.setpoint for row in rows if row.state in _MAY_BE_KNOWN])
+        openadr.restore([row.setpoint for row in told])
+    if isinstance(webhook, WebhookAdapter):
+        webhook.restore(
+            acknowledged=[r.setpoint for r in told if r.state is SetpointState.APPLIED],
+            doubtful=[r.setpoint for r in told if r.state is not SetpointState.APPLIED],
+        )
 
 
 def _verify(basis: Basis) -> Verdict:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Protocol
+from typing import Final, Protocol
 
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.errors import ConfigError
@@ -60,7 +60,7 @@ class WebhookPolicy:
     backoff_s: float = 1.0
     """Longest wait before the second attempt; it doubles, and is drawn with full jitter."""
     concurrency: int = 64
-    """Attempts under way at once, over all endpoints."""
+    """Attempts under way at once over all endpoints, for commands and for notices each."""
     per_endpoint: int = 8
     """Attempts under way at once to one endpoint."""
     broken_after: int = 5
@@ -100,6 +100,10 @@ class DeliveryStatus(enum.Enum):
     """Sent, and never answered in a way that can be relied on."""
     DEAD = "dead"
     """Given up for good."""
+
+
+COMMANDS: Final = frozenset({"dispatch", "cancellation"})
+"""Kinds of delivery that command an aggregate."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,14 @@ import httpx
 import structlog
 
 from adapters.webhook.breaker import Breaker
-from adapters.webhook.config import Delivery, DeliveryLog, DeliveryStatus, Endpoint, WebhookPolicy
+from adapters.webhook.config import (
+    COMMANDS,
+    Delivery,
+    DeliveryLog,
+    DeliveryStatus,
+    Endpoint,
+    WebhookPolicy,
+)
 from adapters.webhook.link import Answered, Exchange, Link, NoAnswer, NotSent
 from adapters.webhook.signature import ATTEMPT, DELIVERY, SIGNATURE, sign
 from adapters.webhook.wire import Accepted, Declined, Reply, Unclear, read_reply
@@ -30,6 +37,7 @@ _STATUS: Final = {
     NotSent: DeliveryStatus.UNREACHABLE,
     Unclear: DeliveryStatus.UNCONFIRMED,
 }
+_SERVER_ERROR: Final = 500
 _log = structlog.get_logger(__name__)
 
 
@@ -72,7 +80,9 @@ class Courier:
         self._jitter = jitter
         self._count = count
         self._lanes: dict[str, Lane] = {}
-        self._room = asyncio.Semaphore(policy.concurrency)
+        # notices may hang without keeping a command from being sent
+        self._commands = asyncio.Semaphore(policy.concurrency)
+        self._notices = asyncio.Semaphore(policy.concurrency)
 
     def lane(self, endpoint_id: str) -> Lane:
         """What is known of an endpoint."""
@@ -98,7 +108,8 @@ class Courier:
         Raises StoreError.
         """
         latency: float | None = None
-        result: Delivered = NotSent("its time was over before it could be sent")
+        late = "its time was over before it could be sent"
+        result: Delivered = Unclear(late) if doubtful else NotSent(late)
         for trial in range(self._policy.attempts):
             if trial:
                 await self._back_off(trial, until)
@@ -125,7 +136,8 @@ class Courier:
         signed = body or url_target(url)
         headers = self._headers(endpoint, signed, delivery_id, 1)
         exchange = await self._link.exchange(method, url, headers=headers, body=body)
-        self._learn(endpoint, exchange)
+        asked = isinstance(exchange, Answered) and not body and exchange.status < _SERVER_ERROR
+        self._learn(endpoint, Accepted() if asked else _result(exchange))
         return exchange
 
     async def _attempt(self, delivery: Delivery, *, urgent: bool) -> Exchange:
@@ -134,7 +146,8 @@ class Courier:
         async with AsyncExitStack() as held:
             if not urgent:
                 await held.enter_async_context(lane.room)
-                await held.enter_async_context(self._room)
+                room = self._commands if delivery.kind in COMMANDS else self._notices
+                await held.enter_async_context(room)
                 if not lane.breaker.admits(self._monotonic()):
                     return NotSent(f"the endpoint is marked broken: {lane.last_fault}")
             attempt = await self._log.attempting(delivery)
@@ -142,7 +155,7 @@ class Courier:
             exchange = await self._link.exchange(
                 "POST", endpoint.url, headers=headers, body=attempt.body
             )
-        self._learn(endpoint, exchange)
+        self._learn(endpoint, _result(exchange))
         return exchange
 
     def _headers(
@@ -155,10 +168,9 @@ class Courier:
             ATTEMPT: str(number),
         }
 
-    def _learn(self, endpoint: Endpoint, exchange: Exchange) -> None:
+    def _learn(self, endpoint: Endpoint, result: Delivered) -> None:
         """Count an attempt, and mend or wear the breaker by it."""
         lane = self.lane(endpoint.id)
-        result = exchange if isinstance(exchange, NotSent) else _reply(exchange)
         self._count(_STATUS[type(result)].value)
         if isinstance(result, Accepted | Declined):
             lane.breaker.succeeded()
@@ -180,6 +192,10 @@ class Courier:
 def url_target(url: str) -> bytes:
     """Path and query of a URL: what is signed where there is no body."""
     return httpx.URL(url).raw_path
+
+
+def _result(exchange: Exchange) -> Delivered:
+    return exchange if isinstance(exchange, NotSent) else _reply(exchange)
 
 
 def _reply(exchange: Answered | NoAnswer) -> Reply:

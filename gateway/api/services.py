@@ -21,6 +21,7 @@ from gateway.stages.intake import Intake
 from gateway.store.readings import SqliteReadings
 from gateway.store.tables import idempotency
 from gateway.store.writer import Transaction, Writer
+from gateway.webhooks import Webhooks
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.errors import RejectedError
 
@@ -41,6 +42,7 @@ class Services:
     authenticator: Authenticator
     metrics: Metrics
     health: Health
+    webhooks: Webhooks
     max_body_bytes: int
     verify_journal: Callable[[], msgspec.Struct]
 

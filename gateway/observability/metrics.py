@@ -35,6 +35,11 @@ class Metrics:
             "flexway_lease_refreshes", "Lease refreshes by outcome", ["outcome"],
             registry=self.registry,
         )  # fmt: skip
+        self.webhook_attempts = Counter(
+            "flexway_webhook_attempts",
+            "Attempts to deliver by outcome, and endpoints marked broken or messages given up",
+            ["outcome"], registry=self.registry,
+        )  # fmt: skip
         self.journal_records = Gauge(
             "flexway_journal_records", "Records in the journal", registry=self.registry
         )
@@ -62,7 +67,9 @@ class Metrics:
             self.setpoints.labels(outcome=outcome)
         for outcome in ("applied", "refused", "unreachable", "unconfirmed"):
             self.lease_refreshes.labels(outcome=outcome)
+        for outcome in ("accepted", "refused", "unreachable", "unconfirmed", "broken", "dead"):
+            self.webhook_attempts.labels(outcome=outcome)
         for state in ("submitted", "rejected", "awarded", "planned", "infeasible", "settled"):
             self.orders.labels(state=state)
-        for stage in ("award", "plan", "dispatch", "observe", "verify", "settle"):
+        for stage in ("award", "plan", "dispatch", "observe", "verify", "settle", "notify"):
             self.dead_letters.labels(stage=stage)
