@@ -74,7 +74,7 @@ def _inner(address: Address) -> Address:
 
 def _public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
+        if address.ipv4_mapped is not None or address in _NAT64:
             return True  # judged by the address that it maps
         if address.is_site_local:
             return False
