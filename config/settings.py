@@ -149,16 +149,35 @@ class OpenAdrSettings(Section):
 
 
 class WebhookDeviceSettings(Section):
-    """A fleet whose owner drives it and is told by webhook."""
+    """One aggregate that is dispatched by webhook."""
 
     device_id: str
     organisation: str
+    """Whose registered webhook takes its dispatches."""
     profile: ProfileSettings
 
 
 class WebhookSettings(Section):
-    """Fleets behind their owners' own backends."""
+    """Messages to endpoints that organisations register; wall seconds."""
 
+    key: Path | None = None
+    """Key that the secrets are sealed with, made at the first start with mode 0600; beside
+    `store.signing_key` when left out."""
+    allow_addresses: tuple[str, ...] = ()
+    """Networks (`10.1.0.0/16`) that may be spoken to although they are not public."""
+    ca_certificate: Path | None = None
+    """Authority that endpoints are verified with; the system's when left out."""
+    connect_timeout_s: float = Field(default=3.0, gt=0)
+    answer_timeout_s: float = Field(default=10.0, gt=0)
+    attempts: int = Field(default=4, ge=1, le=20)
+    backoff_s: float = Field(default=1.0, ge=0)
+    broken_after: int = Field(default=5, ge=1)
+    trial_every_s: float = Field(default=5.0, gt=0)
+    ping_s: float = Field(default=60.0, gt=0)
+    rotation_overlap_s: float = Field(default=86_400.0, ge=0)
+    """How long messages are signed with the old secret as well after a rotation."""
+    give_up_s: float = Field(default=86_400.0, gt=0)
+    """Age at which a notification that was never taken is given up."""
     devices: tuple[WebhookDeviceSettings, ...] = ()
 
 

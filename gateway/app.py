@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
@@ -85,6 +85,8 @@ class Application:
     tls: tuple[str, str] | None
     restore: Callable[[Sequence[SetpointRow]], None]
     """Hands open setpoints to adapters that have to know them before they answer devices."""
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    """What else runs from start to stop."""
 
     @property
     def url(self) -> str:
@@ -140,6 +142,7 @@ class Application:
                 self._dispatch(ready),
                 self._announce_dispatch(dispatching),
             ]
+            work += [start() for start in self.background]
             if self.listener is not None:  # virtual time is never late
                 work.append(measure_loop_lag(self.metrics.loop_lag.observe))
             background = [tasks.create_task(part) for part in work]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from adapters.modbus.adapter import ModbusEndpoint
 from adapters.mqtt.adapter import MqttDevice
 from adapters.openadr.config import OpenAdrVen
+from adapters.webhook.config import WebhookDevice
 from config.settings import ProfileSettings, Settings
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
 from marketplace_core.errors import ConfigError
@@ -71,10 +72,14 @@ def openadr_vens(settings: Settings) -> list[OpenAdrVen]:
     ]
 
 
-def webhook_profiles(settings: Settings) -> list[DeviceProfile]:
-    """Every fleet that is told by webhook."""
+def webhook_devices(settings: Settings) -> list[WebhookDevice]:
+    """Every aggregate that is dispatched by webhook."""
     return [
-        device_profile(device.device_id, "webhook", device.profile)
+        WebhookDevice(
+            device_id=device.device_id,
+            organisation=device.organisation,
+            profile=device_profile(device.device_id, "webhook", device.profile),
+        )
         for device in settings.webhook.devices
     ]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy import Engine
@@ -17,6 +19,10 @@ from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.link import MqttBroker
 from adapters.openadr.adapter import OpenAdrAdapter
 from adapters.openadr.config import OpenAdrVtn
+from adapters.webhook.adapter import WebhookAdapter
+from adapters.webhook.config import WebhookPolicy, networks
+from adapters.webhook.courier import Courier
+from adapters.webhook.link import Link
 from config.settings import Settings
 from gateway.api.application import create_application
 from gateway.api.auth import Authenticator, Principal
@@ -27,13 +33,15 @@ from gateway.bindings import (
     modbus_endpoints,
     mqtt_devices,
     openadr_vens,
-    webhook_profiles,
+    webhook_devices,
 )
 from gateway.bus.local import LocalBus
+from gateway.delivery_book import DeliveryBook
 from gateway.flags import Flags
 from gateway.ingest import Ingest
 from gateway.live import LiveState
 from gateway.market import Market
+from gateway.notifications import Notify, Relay
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
 from gateway.observability.running import RunningPlans
@@ -54,12 +62,14 @@ from gateway.store.journal import Journal
 from gateway.store.readings import Quarantined
 from gateway.store.readings_sqlite import SqliteReadings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
+from gateway.store.sealing import Sealer, load_or_create_sealing_key
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
 from gateway.store.writer import Writer
 from gateway.street import Carrier, Stage
 from gateway.surroundings import MakeAdapters, Surroundings, of_this_machine
 from gateway.tracking import Tracker
+from gateway.webhooks import Webhooks
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.errors import ConfigError
 from marketplace_core.intervals import SettlementGrid
@@ -92,6 +102,21 @@ class Basis:
     heard: list[Callable[[list[Record]], None]]
     """Who else hears of committed facts in this process, after the bus."""
 
+    def wall(self) -> datetime:
+        """Wall time now: what goes to other clocks, and into signatures."""
+        return self.time_map.to_wall(self.clock.now())
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What webhooks stand on: one link and one courier for dispatch and notifications."""
+
+    book: DeliveryBook
+    courier: Courier
+    policy: WebhookPolicy
+    relay: Relay
+    webhooks: Webhooks
+
 
 def build(
     settings: Settings,
@@ -106,7 +131,11 @@ def build(
     """
     around = around or of_this_machine(_time_map(settings))
     basis = _basis(settings, journal, bus or LocalBus(), around)
-    adapters = _adapters(basis) if around.adapters is None else _field(settings, around.adapters)
+    hooks = _hooks(basis)
+    if around.adapters is None:
+        adapters = _adapters(basis, hooks)
+    else:
+        adapters = _field(settings, around.adapters)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     _check_time(settings, profiles)
     live = LiveState(profiles, basis.clock)
@@ -139,7 +168,7 @@ def build(
         engine=basis.engine, writer=basis.writer, market=Market(basis.clock, basis.new_id),
         intake=intake, ingest=ingest, readings=basis.readings, live=live,
         leases=conductor.leases, profiles=profiles, authenticator=_authenticator(settings),
-        metrics=metrics, refresh_gauges=gauges.refresh, health=health,
+        metrics=metrics, refresh_gauges=gauges.refresh, health=health, webhooks=hooks.webhooks,
         max_body_bytes=settings.api.max_body_bytes,
         verify_journal=lambda: _verify(basis),
     )  # fmt: skip
@@ -147,6 +176,7 @@ def build(
         Award(), Plan(live),
         Dispatch(profiles=profiles, new_id=basis.new_id, planned=conductor.planned),
         observe, Verify(basis.readings, basis.grid, _rebound(settings)), Settle(basis.new_id),
+        Notify(wall=basis.wall, waiting=hooks.relay.wake),
     ]  # fmt: skip
     return Application(
         engine=basis.engine, writer=basis.writer, readings=basis.readings, live=live,
@@ -160,7 +190,7 @@ def build(
         root_every_s=settings.store.root_every_s, clock=basis.clock, metrics=metrics, health=health,
         api=create_application(services), tls=_tls(settings),
         listener=None if around.inline else _listener(settings),
-        restore=lambda rows: _restore(adapters, rows),
+        restore=lambda rows: _restore(adapters, rows), background=[hooks.relay.run],
     )  # fmt: skip
 
 
@@ -209,7 +239,7 @@ def _check_time(settings: Settings, profiles: Mapping[str, DeviceProfile]) -> No
         )  # fmt: skip
 
 
-def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
+def _adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
     settings = basis.settings
     adapters: dict[str, DeviceAdapter] = {}
     if settings.modbus.devices:
@@ -226,6 +256,12 @@ def _adapters(basis: Basis) -> dict[str, DeviceAdapter]:
         adapters["openadr"] = OpenAdrAdapter(
             _vtn(settings), openadr_vens(settings), clock=basis.clock, time_map=basis.time_map
         )
+    if settings.webhook.devices:
+        adapters["webhook"] = WebhookAdapter(
+            webhook_devices(settings), courier=hooks.courier,
+            directory=hooks.book.dispatch_endpoint, policy=hooks.policy, clock=basis.clock,
+            time_map=basis.time_map, new_id=basis.new_id,
+        )  # fmt: skip
     check_unique(adapters.values())
     return adapters
 
@@ -237,7 +273,7 @@ def _field(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAdapter]:
         "modbus": [endpoint.profile for endpoint in modbus_endpoints(settings)],
         "mqtt": [device.profile for device in devices],
         "openadr": [ven.profile for ven in openadr_vens(settings)],
-        "webhook": webhook_profiles(settings),
+        "webhook": [device.profile for device in webhook_devices(settings)],
     }
     adapters = make({name: found for name, found in bound.items() if found}, devices)
     check_unique(adapters.values())
@@ -273,6 +309,46 @@ def _rebound(settings: Settings) -> timedelta:
     return timedelta(seconds=settings.observe.rebound_s)
 
 
+def _hooks(basis: Basis) -> Hooks:
+    settings = basis.settings.webhook
+    policy = _webhook_policy(basis.settings)
+    key = settings.key or basis.settings.store.signing_key.with_name("webhook.key")
+    sealer = Sealer(load_or_create_sealing_key(key))
+    book = DeliveryBook(engine=basis.engine, writer=basis.writer, sealer=sealer, wall=basis.wall)
+    link = Link(policy, tls=ssl.create_default_context(cafile=settings.ca_certificate))
+
+    def count(outcome: str) -> None:
+        basis.metrics.webhook_attempts.labels(outcome=outcome).inc()
+
+    courier = Courier(
+        link, book, policy=policy, monotonic=basis.clock.monotonic,
+        unix=lambda: basis.wall().timestamp(), jitter=random.SystemRandom().random, count=count,
+    )  # fmt: skip
+    relay = Relay(
+        book, engine=basis.engine, writer=basis.writer, link=link, courier=courier,
+        clock=basis.clock, wall=basis.wall, count=count,
+        give_up=timedelta(seconds=settings.give_up_s),
+    )  # fmt: skip
+    webhooks = Webhooks(
+        book, engine=basis.engine, writer=basis.writer, sealer=sealer, link=link,
+        courier=courier, policy=policy, wall=basis.wall, new_id=basis.new_id,
+        new_secret=lambda: f"fxw_{secrets.token_urlsafe(32)}",
+        overlap=timedelta(seconds=settings.rotation_overlap_s),
+    )  # fmt: skip
+    return Hooks(book=book, courier=courier, policy=policy, relay=relay, webhooks=webhooks)
+
+
+def _webhook_policy(settings: Settings) -> WebhookPolicy:
+    webhook = settings.webhook
+    return WebhookPolicy(
+        lab=settings.lab, allow_addresses=networks(webhook.allow_addresses),
+        connect_timeout_s=webhook.connect_timeout_s, answer_timeout_s=webhook.answer_timeout_s,
+        attempts=webhook.attempts, backoff_s=webhook.backoff_s,
+        broken_after=webhook.broken_after, trial_every_s=webhook.trial_every_s,
+        ping_s=webhook.ping_s,
+    )  # fmt: skip
+
+
 def _observe(basis: Basis, idle_s: float) -> Observe:
     settings = basis.settings.observe
     return Observe(
@@ -302,10 +378,16 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 
 def _restore(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow]) -> None:
-    """OpenADR's VTN may answer nobody before it knows its events again."""
-    openadr = adapters.get("openadr")
+    """Tell adapters what devices may know; OpenADR's VTN may answer nobody before."""
+    told = [row for row in rows if row.state in _MAY_BE_KNOWN]
+    openadr, webhook = adapters.get("openadr"), adapters.get("webhook")
     if isinstance(openadr, OpenAdrAdapter):
-        openadr.restore([row.setpoint for row in rows if row.state in _MAY_BE_KNOWN])
+        openadr.restore([row.setpoint for row in told])
+    if isinstance(webhook, WebhookAdapter):
+        webhook.restore(
+            acknowledged=[r.setpoint for r in told if r.state is SetpointState.APPLIED],
+            doubtful=[r.setpoint for r in told if r.state is not SetpointState.APPLIED],
+        )
 
 
 def _verify(basis: Basis) -> Verdict:

@@ -118,7 +118,7 @@ class DeviceAdapter(Protocol):
 
     @property
     def protocol(self) -> str:
-        """`mqtt`, `modbus` or `openadr`."""
+        """`mqtt`, `modbus`, `openadr` or `webhook`."""
 
     def profiles(self) -> Sequence[DeviceProfile]:
         """Every device this adapter speaks to."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import routes_flags, routes_market, routes_operations, routes_orders
+from gateway.api import (
+    routes_flags,
+    routes_market,
+    routes_operations,
+    routes_orders,
+    routes_webhooks,
+)
 from gateway.api.problems import install_problems, problem
 from gateway.api.services import Services
 
@@ -15,7 +21,9 @@ def create_application(services: Services) -> FastAPI:
     app = FastAPI(title="Flexway", version="1", docs_url=None, redoc_url=None)
     app.state.services = services
     install_problems(app)
-    for module in (routes_operations, routes_market, routes_orders, routes_flags):
+    for module in (
+        routes_operations, routes_market, routes_orders, routes_flags, routes_webhooks,
+    ):  # fmt: skip
         app.include_router(module.router)
     app.add_middleware(BodyLimit, limit=services.max_body_bytes)
     return app

@@ -21,6 +21,7 @@ from gateway.stages.intake import Intake
 from gateway.store.readings import Readings
 from gateway.store.tables import idempotency
 from gateway.store.writer import Transaction, Writer
+from gateway.webhooks import Webhooks
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.errors import RejectedError
 
@@ -43,6 +44,7 @@ class Services:
     refresh_gauges: Callable[[], None]
     """Sets the gauges of `metrics` to what is now; called from a worker thread."""
     health: Health
+    webhooks: Webhooks
     max_body_bytes: int
     verify_journal: Callable[[], msgspec.Struct]
 

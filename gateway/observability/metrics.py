@@ -40,7 +40,12 @@ _SEEDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "setpoints": {"outcome": ("issued", "applied", "refused", "unreachable", "unconfirmed")},
     "lease_refreshes": {"outcome": ("applied", "refused", "unreachable", "unconfirmed")},
     "flags": {"kind": tuple(kind.value for kind in FlagKind)},
-    "dead_letters": {"stage": ("award", "plan", "dispatch", "observe", "verify", "settle")},
+    "dead_letters": {
+        "stage": ("award", "plan", "dispatch", "observe", "verify", "settle", "notify")
+    },
+    "webhook_attempts": {
+        "outcome": ("accepted", "refused", "unreachable", "unconfirmed", "broken", "dead"),
+    },
 }
 
 
@@ -82,6 +87,11 @@ class Metrics:
         )
         self.flags = self._counter("device_flags", "Findings about devices by kind", "kind")
         self.revisions = self._counter("plan_revisions", "Plans made anew while an order ran")
+        self.webhook_attempts = self._counter(
+            "webhook_attempts",
+            "Attempts to deliver by outcome, and endpoints marked broken or messages given up",
+            "outcome",
+        )
         self.root_failures = self._counter(
             "journal_root_failures", "Signed roots that could not be written"
         )

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from gateway.store import webhooks  # noqa: F401 - its tables join the metadata
 from gateway.store.tables import metadata
 
 connection = context.config.attributes["connection"]

@@ -1,0 +1,1 @@
+"""Dispatch by signed webhook, for those who control their own devices."""

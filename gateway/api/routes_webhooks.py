@@ -1,0 +1,92 @@
+"""Webhooks of the caller's own organisation.
+
+Answers that hold a secret are given once and kept nowhere, so these calls take no
+`Idempotency-Key`: who lost a secret rotates it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from gateway.api.auth import Caller, Principal
+from gateway.api.schemas import Body
+from gateway.api.services import Using, json_response
+from gateway.store.webhooks import DISPATCH
+from gateway.webhooks import WebhookView
+
+router = APIRouter(prefix="/v1", tags=["webhooks"])
+_Url = Annotated[str, Field(max_length=2_048)]
+_Event = Literal["dispatch", "order.planned", "order.infeasible", "order.rejected", "order.settled"]
+
+
+class WebhookBody(Body):
+    """An endpoint to register."""
+
+    url: _Url = Field(min_length=1)
+    status_url: _Url = ""
+    """Base of `GET <status_url>/<order id>`, where the endpoint can be asked."""
+    events: tuple[_Event, ...] = Field(min_length=1)
+
+
+@router.post("/webhooks", status_code=201)
+async def register_webhook(body: WebhookBody, services: Using, caller: Caller) -> Response:
+    """Challenge an endpoint and register it; its secret is shown in this answer only."""
+    _participant(caller)
+    if DISPATCH in body.events:
+        caller.require("seller")
+    events = tuple(dict.fromkeys(body.events))
+    view, secret = await services.webhooks.register(
+        caller.organisation, url=body.url, status_url=body.status_url, events=events
+    )
+    return _with_secret(view, secret, 201)
+
+
+@router.get("/webhooks")
+def list_webhooks(services: Using, caller: Caller) -> Response:
+    """The caller's own webhooks."""
+    _participant(caller)
+    return json_response(services.webhooks.owned(caller.organisation))
+
+
+@router.delete("/webhooks/{webhook_id}", status_code=204)
+async def delete_webhook(webhook_id: str, services: Using, caller: Caller) -> Response:
+    """Forget a webhook, its secrets and its deliveries."""
+    _participant(caller)
+    await services.webhooks.remove(caller.organisation, webhook_id)
+    return Response(status_code=204)
+
+
+@router.post("/webhooks/{webhook_id}/rotate")
+async def rotate_secret(webhook_id: str, services: Using, caller: Caller) -> Response:
+    """Make a new secret; for a while messages carry a signature of the old one too."""
+    _participant(caller)
+    view, secret = await services.webhooks.rotate(caller.organisation, webhook_id)
+    return _with_secret(view, secret, 200)
+
+
+@router.post("/webhooks/{webhook_id}/test")
+async def test_webhook(webhook_id: str, services: Using, caller: Caller) -> Response:
+    """Send a ping now; how it was answered, and how fast."""
+    _participant(caller)
+    return json_response(await services.webhooks.test(caller.organisation, webhook_id))
+
+
+@router.get("/webhooks/{webhook_id}/deliveries")
+def list_deliveries(webhook_id: str, services: Using, caller: Caller) -> Response:
+    """The newest deliveries: status, attempts, latency, and what went wrong."""
+    _participant(caller)
+    return json_response(services.webhooks.deliveries(caller.organisation, webhook_id))
+
+
+def _participant(caller: Principal) -> None:
+    caller.require("buyer", "seller")
+
+
+def _with_secret(view: WebhookView, secret: str, status: int) -> Response:
+    response = json_response({**msgspec.structs.asdict(view), "secret": secret}, status)
+    response.headers["cache-control"] = "no-store"
+    return response

@@ -1,0 +1,209 @@
+"""What organisations may do with their webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import httpx
+import msgspec
+from sqlalchemy import Connection, Engine
+
+from adapters.webhook.address import same_origin, url_fault
+from adapters.webhook.config import WebhookPolicy
+from adapters.webhook.courier import Courier
+from adapters.webhook.link import Answered, Link
+from adapters.webhook.wire import Ping, encode
+from gateway.delivery_book import DeliveryBook, Wall
+from gateway.store.sealing import Sealer
+from gateway.store.webhook_log import DeliveryRow, deliveries_of
+from gateway.store.webhooks import (
+    DISPATCH,
+    WebhookRow,
+    add_webhook,
+    remove_webhook,
+    replace_secret,
+    webhook_by_id,
+    webhooks_of,
+)
+from gateway.store.writer import Writer
+from marketplace_core.errors import RejectedError
+
+EVENTS: Final = (
+    DISPATCH, "order.planned", "order.infeasible", "order.rejected", "order.settled",
+)  # fmt: skip
+"""What an endpoint can take."""
+_TESTED_OK: Final = range(200, 300)
+
+
+class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint as its organisation sees it; never with a secret."""
+
+    id: str
+    url: str
+    status_url: str
+    events: tuple[str, ...]
+    created: datetime
+    state: str
+    """`unheard` since the start of the service, `healthy`, `failing` or `broken`."""
+    last_fault: str
+    previous_secret_until: datetime | None
+
+
+class PingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a test delivery."""
+
+    delivered: bool
+    http_status: int | None
+    latency_ms: int | None
+    detail: str
+
+
+class Webhooks:
+    """Registers, rotates, tests and forgets endpoints, each for its own organisation only."""
+
+    def __init__(
+        self,
+        book: DeliveryBook,
+        *,
+        engine: Engine,
+        writer: Writer,
+        sealer: Sealer,
+        link: Link,
+        courier: Courier,
+        policy: WebhookPolicy,
+        wall: Wall,
+        new_id: Callable[[str], str],
+        new_secret: Callable[[], str],
+        overlap: timedelta,
+    ) -> None:
+        """`overlap`: how long the secret before stays valid after a rotation."""
+        self._book = book
+        self._engine = engine
+        self._writer = writer
+        self._sealer = sealer
+        self._link = link
+        self._courier = courier
+        self._policy = policy
+        self._wall = wall
+        self._new_id = new_id
+        self._new_secret = new_secret
+        self._overlap = overlap
+
+    async def register(
+        self, organisation: str, *, url: str, status_url: str, events: tuple[str, ...]
+    ) -> tuple[WebhookView, str]:
+        """Challenge an endpoint, then keep it; returns its secret, this once.
+
+        Raises:
+            RequestError: the URL is not taken, or the endpoint did not echo the challenge.
+        """
+        self._check(url, status_url)
+        await self._challenge(url)
+        secret, webhook_id = self._new_secret(), self._new_id("whk")
+        row = WebhookRow(
+            id=webhook_id, organisation=organisation, url=url, status_url=status_url,
+            events=events, created=self._wall(),
+            secret=self._sealer.seal(secret, bound_to=webhook_id),
+        )  # fmt: skip
+        await self._writer.transact(lambda tx: add_webhook(tx.connection, row))
+        return self._view(row), secret
+
+    async def rotate(self, organisation: str, webhook_id: str) -> tuple[WebhookView, str]:
+        """Make a new secret; messages carry a signature of the old one too for a while."""
+        secret = self._new_secret()
+        sealed = self._sealer.seal(secret, bound_to=webhook_id)
+        until = self._wall() + self._overlap
+
+        def work(connection: Connection) -> WebhookRow:
+            row = webhook_by_id(connection, organisation, webhook_id)
+            replace_secret(connection, row, secret=sealed, previous_until=until)
+            return webhook_by_id(connection, organisation, webhook_id)
+
+        row = await self._writer.transact(lambda tx: work(tx.connection))
+        return self._view(row), secret
+
+    def owned(self, organisation: str) -> list[WebhookView]:
+        """The endpoints of an organisation."""
+        with self._engine.connect() as connection:
+            return [self._view(row) for row in webhooks_of(connection, organisation)]
+
+    def deliveries(self, organisation: str, webhook_id: str) -> list[DeliveryRow]:
+        """The newest deliveries to an endpoint; RejectedError when it is not its own."""
+        with self._engine.connect() as connection:
+            webhook_by_id(connection, organisation, webhook_id)
+            return deliveries_of(connection, organisation, webhook_id)
+
+    async def remove(self, organisation: str, webhook_id: str) -> None:
+        """Forget an endpoint; RejectedError when it is not its own."""
+        await self._writer.transact(
+            lambda tx: remove_webhook(tx.connection, organisation, webhook_id)
+        )
+        self._courier.forget(webhook_id)
+
+    async def test(self, organisation: str, webhook_id: str) -> PingResult:
+        """Ping an endpoint now; RejectedError when it is not its own."""
+        row = await asyncio.to_thread(self._own, organisation, webhook_id)
+        ping = Ping(id=self._new_id("png"), issued_at=self._wall())
+        exchange = await self._courier.ask(
+            self._book.endpoint(row), "POST", row.url, body=encode(ping), delivery_id=ping.id
+        )
+        if not isinstance(exchange, Answered):
+            return PingResult(
+                delivered=False, http_status=None, latency_ms=None, detail=exchange.reason
+            )
+        return PingResult(
+            delivered=exchange.status in _TESTED_OK,
+            http_status=exchange.status,
+            latency_ms=round(exchange.latency_s * 1000),
+            detail=self._courier.lane(row.id).last_fault,
+        )
+
+    def _own(self, organisation: str, webhook_id: str) -> WebhookRow:
+        with self._engine.connect() as connection:
+            return webhook_by_id(connection, organisation, webhook_id)
+
+    def _check(self, url: str, status_url: str) -> None:
+        for name, value in (("url", url), ("status_url", status_url)):
+            fault = url_fault(value, self._policy) if value else ""
+            if fault:
+                raise RejectedError(
+                    f"{name} is not taken", field=name, rule=fault,
+                    remedy="give a public https URL",
+                )  # fmt: skip
+        if status_url and not same_origin(url, status_url):
+            raise RejectedError(
+                "status_url is on another server than url", field="status_url",
+                rule="the challenge shows who holds the server of `url`, and no other",
+                remedy="serve both from one scheme, host and port",
+            )  # fmt: skip
+
+    async def _challenge(self, url: str) -> None:
+        """Whoever registers a URL has to hold the server behind it."""
+        text = self._new_secret()
+        target = str(httpx.URL(url).copy_merge_params({"echo": text}))
+        exchange = await self._link.exchange("GET", target, headers={})
+        if not isinstance(exchange, Answered):
+            found = exchange.reason
+        elif exchange.status == 200 and exchange.body.strip() == text.encode():  # noqa: PLR2004
+            return
+        else:
+            found = f"HTTP {exchange.status} with another body"
+        raise RejectedError(
+            f"the endpoint did not pass the challenge: {found}", field="url",
+            rule="GET url?echo=TEXT answers 200 with TEXT and nothing else",
+            remedy="answer the challenge, then register again",
+        )  # fmt: skip
+
+    def _view(self, row: WebhookRow) -> WebhookView:
+        lane = self._courier.lane(row.id)
+        state = "unheard" if lane.heard_at is None else "healthy"
+        if lane.last_fault:
+            state = "broken" if lane.breaker.broken else "failing"
+        return WebhookView(
+            id=row.id, url=row.url, status_url=row.status_url, events=row.events,
+            created=row.created, state=state, last_fault=lane.last_fault,
+            previous_secret_until=row.previous_until,
+        )  # fmt: skip
