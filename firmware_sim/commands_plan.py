@@ -28,20 +28,22 @@ from firmware_sim.world import load_world
     epilog="Example:  python -m firmware_sim plan --homes 12 --chargers 40 --sites 3 --seed 1 "
     "--out scenario.json --world world.json",
 )
-@click.option("--homes", default=12, show_default=True, type=click.IntRange(0))
-@click.option("--chargers", default=40, show_default=True, type=click.IntRange(0))
+@click.option("--homes", type=click.IntRange(0), help="Default: all in the data, up to 12.")
+@click.option("--chargers", type=click.IntRange(0), help="Default: all in the data, up to 40.")
 @click.option("--sites", default=3, show_default=True, type=click.IntRange(0))
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
 @click.option("--day", default="2017-07-20", show_default=True, metavar="YYYY-MM-DD",
               type=click.DateTime(["%Y-%m-%d"]), help="Local day of the events.")  # fmt: skip
 @click.option("--data", type=FOLDER, help="Folder of the real data; default: what is shipped.")
 @click.option("--out", required=True, type=FILE, help="The scenario, as JSON: for everybody.")
-@click.option("--world", "world_file", required=True, type=FILE,
-              help="Seed, faults and what is behind the devices, as JSON: for the simulator.")  # fmt: skip
+@click.option(
+    "--world", "world_file", required=True, type=FILE,
+    help="Seed, faults and what is behind the devices, as JSON: for the simulator.",
+)  # fmt: skip
 def plan_command(
     *,
-    homes: int,
-    chargers: int,
+    homes: int | None,
+    chargers: int | None,
     sites: int,
     seed: int,
     day: datetime,
@@ -55,7 +57,9 @@ def plan_command(
     scenario, world = plan(request, data or shipped())
     save(scenario, out)
     save(world, world_file)
-    click.echo(f"{out}: {homes} homes, {chargers} chargers, {sites} car parks")
+    stations = len(scenario.chargers) + sum(fleet.stations for fleet in scenario.fleets)
+    counts = f"{len(scenario.homes)} homes, {stations} chargers, {len(scenario.sites)} car parks"
+    click.echo(f"{out}: {counts}")
     for need in scenario.needs:
         offered = sum(bid.kw for bid in scenario.bids if bid.event == need.event)
         click.echo(
@@ -73,8 +77,10 @@ def plan_command(
 @world_option
 @data_option
 @click.option("--out", required=True, type=FILE, help="CSV: series,start_utc,seconds,power_kw")
-@click.option("--spoil", type=click.IntRange(2), metavar="LINE",
-              help="Write one wrong value into this line, to see the import report it.")  # fmt: skip
+@click.option(
+    "--spoil", type=click.IntRange(2), metavar="LINE",
+    help="Write one wrong value into this line, to see the import report it.",
+)  # fmt: skip
 def history_command(
     *, scenario_file: Path, world_file: Path, data: Path | None, out: Path, spoil: int | None
 ) -> None:

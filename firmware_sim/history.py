@@ -68,8 +68,12 @@ def write(scenario: Scenario, world: World, data: Path, out: Path, spoil: int | 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
+    texts: dict[datetime, str] = {}  # every series has the same starts
     for row in rows(scenario, world, data):
-        start = row.start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        start = texts.get(row.start)
+        if start is None:
+            start = row.start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            texts[row.start] = start
         writer.writerow((row.series, start, row.seconds, f"{row.power_kw:.4f}"))
     lines = text.getvalue().splitlines(keepends=True)
     if spoil is not None:
@@ -81,7 +85,7 @@ def write(scenario: Scenario, world: World, data: Path, out: Path, spoil: int | 
 def mean_kw(market: MarketDay, stays: Sequence[Stay], rates: Sequence[float]) -> Array:
     """Mean power of each quarter hour of the history: every car takes its own constant rate."""
     count = (market.sim_start - market.history_start) // _QUARTER
-    bounds = np.arange(count + 1) * _hours(_QUARTER)
+    bounds = np.arange(count + 1, dtype=np.float64) * _hours(_QUARTER)
     begin = market.history_start
     arrives = np.array([_hours(one.arrival - begin) for one in stays], np.float64)
     ends = np.array(
@@ -131,7 +135,7 @@ def _spoil(lines: list[str], number: int) -> None:
         msg = f"the history has the lines 2 to {len(lines)}, so line {number} cannot be spoiled"
         raise ConfigError(msg)
     series, start, _, power = lines[number - 1].split(",")
-    lines[number - 1] = ",".join((series, start, SPOILED_SECONDS, power))
+    lines[number - 1] = f"{series},{start},{SPOILED_SECONDS},{power}"
 
 
 def _hours(span: timedelta) -> float:

@@ -107,21 +107,22 @@ def respond(lockstep: Lockstep, body: bytes) -> tuple[bool, Answer]:
 def _answer(lockstep: Lockstep, request: _AnyRequest) -> Answer:
     match request:
         case _Hello():
-            return lockstep.hello()
+            answer = lockstep.hello()
         case _Step():
-            return lockstep.step(_instant(request.until_us))
+            answer = lockstep.step(_instant(request.until_us))
         case _Set():
-            return lockstep.set(_asked(request))
+            answer = lockstep.set(_asked(request))
         case _Release():
-            return lockstep.release(request.device, request.order_id, request.revision)
+            answer = lockstep.release(request.device, request.order_id, request.revision)
         case _Query():
-            return lockstep.query(request.device)
+            answer = lockstep.query(request.device)
         case _Stored():
-            return lockstep.stored(request.device, request.boot, request.through)
+            answer = lockstep.stored(request.device, request.boot, request.through)
         case _Link():
-            return lockstep.link(up=request.up)
+            answer = lockstep.link(up=request.up)
         case _End():
-            return {}
+            answer = {}
+    return answer
 
 
 def _asked(request: _Set) -> Asked:

@@ -37,6 +37,8 @@ from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.units import Direction
 
 FLEET_ID = "dev_voltfleet_fleet"
+USUAL_HOMES = 12
+USUAL_CHARGERS = 40
 _STORED_SHARE = (0.25, 0.40)
 """What a battery holds when the day begins, as a share of its capacity."""
 _TENTHS_IN_FLEET = 3
@@ -48,8 +50,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What scenario is wanted."""
 
     seed: int = 1
-    homes: int = 12
-    chargers: int = 40
+    homes: int | None = None
+    """None = all that the data hold, up to `USUAL_HOMES`."""
+    chargers: int | None = None
+    """None = all that the data can fill, up to `USUAL_CHARGERS`."""
     sites: int = 3
     day: str = "2017-07-20"
     timezone: str = "America/Los_Angeles"
@@ -70,7 +74,7 @@ def plan(request: Request, data: Path) -> Planned:
     """
     market = market_day(request)
     sessions = read_sessions(data)
-    hours = read_homes(data) if request.homes else {}
+    hours = read_homes(data) if request.homes != 0 else {}
     homes, secrets = _homes(request, market, hours)
     stations = _stations(request, market, sessions)
     weeks = _sites(request, market, sessions)
@@ -122,11 +126,12 @@ def market_day(request: Request) -> MarketDay:
 def _homes(
     request: Request, market: MarketDay, data: Mapping[str, HomeHours]
 ) -> tuple[tuple[Home, ...], dict[str, HomeSecrets]]:
-    if request.homes > len(data):
-        msg = f"the data hold {len(data)} homes, not {request.homes}: use --homes {len(data)}"
+    wanted = min(USUAL_HOMES, len(data)) if request.homes is None else request.homes
+    if wanted > len(data):
+        msg = f"the data hold {len(data)} homes, not {wanted}: use --homes {len(data)}"
         raise ConfigError(msg)
     rng = stream(request.seed, "homes")
-    chosen = sorted(rng.permutation(sorted(data))[: request.homes].tolist())
+    chosen = sorted(rng.permutation(sorted(data))[:wanted].tolist())
     spec = BatterySpec()
     homes, secrets = [], {}
     for name in chosen:
@@ -152,9 +157,8 @@ def _stations(
 ) -> list[tuple[str, Choice]]:
     """Charger id (empty behind the backend) and station of every charger."""
     rng = stream(request.seed, "chargers")
-    up, down = choose(market, sessions, request.chargers, rng)
-    every = [*up, *down]
-    behind = request.chargers * _TENTHS_IN_FLEET // 10
+    every = choose(market, sessions, rng, request.chargers, most=USUAL_CHARGERS)
+    behind = len(every) * _TENTHS_IN_FLEET // 10
     used: dict[str, int] = {}
     found = []
     for index, choice in enumerate(every):

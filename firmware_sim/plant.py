@@ -67,7 +67,9 @@ class _HomePlant:
         minutes = (market.sim_end - at) // MINUTE
         spread = _ACCURACY * home.battery_spec.power_kw
         # One draw for each minute: the length of a step changes nothing.
-        self._errors = stream(seed, home.battery).normal(0.0, spread, max(1, minutes)).tolist()
+        self._errors: list[float] = (
+            stream(seed, home.battery).normal(0.0, spread, max(1, minutes)).tolist()
+        )
         self._start = at
         self._battery = battery.BatteryState(at, secrets.stored_kwh)
         self._inverter = inverter.InverterState(at)
