@@ -9,7 +9,7 @@ import click
 
 from firmware_sim import counterfactual, judge
 from firmware_sim import history as meter_history
-from firmware_sim.dataset import shipped
+from firmware_sim.dataset import DataSet, shipped
 from firmware_sim.options import (
     EXISTING,
     FILE,
@@ -54,7 +54,7 @@ def plan_command(
     """Make a day from real data and a seed: devices, owners, assets, needs, bids and faults."""
     local_day = day.date().isoformat()
     request = Request(seed=seed, homes=homes, chargers=chargers, sites=sites, day=local_day)
-    scenario, world = plan(request, data or shipped())
+    scenario, world = plan(request, DataSet(data or shipped()))
     save(scenario, out)
     save(world, world_file)
     stations = len(scenario.chargers) + sum(fleet.stations for fleet in scenario.fleets)
@@ -86,7 +86,7 @@ def history_command(
 ) -> None:
     """Write what every meter read before the simulation starts."""
     scenario, world = load(scenario_file), load_world(world_file)
-    count = meter_history.write(scenario, world, data or Path(world.data), out, spoil)
+    count = meter_history.write(scenario, world, DataSet(data or Path(world.data)), out, spoil)
     click.echo(f"{out}: {count} rows of {len(scenario.series())} meters")
 
 
@@ -104,7 +104,7 @@ def counterfactual_command(
 ) -> None:
     """Write what every device would have done that day had nobody commanded it."""
     scenario, world = load(scenario_file), load_world(world_file)
-    count = counterfactual.write(scenario, world, data or Path(world.data), out)
+    count = counterfactual.write(scenario, world, DataSet(data or Path(world.data)), out)
     click.echo(f"{out}: {count} rows")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from firmware_sim.dataset import DataSet
 from firmware_sim.lockstep import Lockstep
 from firmware_sim.options import (
     EXISTING,
@@ -46,7 +47,7 @@ def lockstep_command(
     Ends with code 0 at the end of the input or when told to.
     """
     scenario, world = load(scenario_file), load_world(world_file)
-    plant = Plant(scenario, world, data or Path(world.data))
+    plant = Plant(scenario, world, DataSet(data or Path(world.data)))
     with ExitStack() as stack:
         truth = None
         if truth_folder is not None:

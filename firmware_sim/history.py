@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_sim.car_parks import site_stays
-from firmware_sim.dataset import HOUR, HomeHours, Session, read_homes, read_sessions
+from firmware_sim.dataset import HOUR, DataSet, HomeHours, Session
 from firmware_sim.devices.car import Stay
 from firmware_sim.scenario import MarketDay, Scenario
 from firmware_sim.station_choice import station_stays
@@ -36,17 +36,17 @@ class Row(NamedTuple):
     power_kw: float
 
 
-def rows(scenario: Scenario, world: World, data: Path) -> Iterator[Row]:
+def rows(scenario: Scenario, world: World, data: DataSet) -> Iterator[Row]:
     """Every meter series from the start of the history to the start of the simulation.
 
     Batteries idle throughout and nobody commands a car. Hours missing from the data are
     missing here.
     """
     market = scenario.market
-    homes = read_homes(data) if scenario.homes else {}
+    homes = data.homes if scenario.homes else {}
     for home in scenario.homes:
         yield from _home_rows(market, home.meter, homes[world.homes[home.id].data_home])
-    sessions = read_sessions(data) if len(scenario.homes) < len(scenario.series()) else ()
+    sessions = data.sessions if len(scenario.homes) < len(scenario.series()) else ()
     for charger in scenario.chargers:
         kw = _station_kw(market, [world.stations[charger.id]], sessions, charger.rate_kw)
         yield from _quarters(market, charger.id, kw)
@@ -59,7 +59,9 @@ def rows(scenario: Scenario, world: World, data: Path) -> Iterator[Row]:
         yield from _quarters(market, site.id, kw)
 
 
-def write(scenario: Scenario, world: World, data: Path, out: Path, spoil: int | None = None) -> int:
+def write(
+    scenario: Scenario, world: World, data: DataSet, out: Path, spoil: int | None = None
+) -> int:
     """Write the history as CSV and return the number of rows.
 
     `spoil` names a line of the file (the header is line 1) whose seconds are to be no number.

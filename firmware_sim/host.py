@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from firmware_sim.dataset import DataSet
 from firmware_sim.links.base import Link
 from firmware_sim.links.modbus import ModbusLink
 from firmware_sim.links.mqtt import MqttLink
@@ -139,7 +140,7 @@ class Host:
         raise _StopError
 
     def _pace(self, truth: Truth, record: Recorder) -> Pace:
-        plant = Plant(self._scenario, self._world, self._options.data)
+        plant = Plant(self._scenario, self._world, DataSet(self._options.data))
         self._show(plant.still())
         return Pace(
             plant,

@@ -16,7 +16,7 @@ import msgspec
 
 from firmware_sim.agents import Asked
 from firmware_sim.lockstep import Answer, Lockstep
-from marketplace_core.errors import FlexwayError
+from marketplace_core.errors import FlexwayError, RejectedError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LENGTH: Final = struct.Struct(">I")
@@ -100,7 +100,10 @@ def respond(lockstep: Lockstep, body: bytes) -> tuple[bool, Answer]:
         request = _DECODER.decode(body)
         lockstep.now(_instant(request.now_us))
         return isinstance(request, _End), _answer(lockstep, request)
-    except (msgspec.MsgspecError, FlexwayError, OverflowError) as error:
+    except RejectedError as error:
+        said = (str(error), error.field, error.rule, error.remedy)
+        return False, {"error": "; ".join(part for part in said if part)}
+    except (msgspec.MsgspecError, OverflowError) as error:
         return False, {"error": str(error)}
 
 

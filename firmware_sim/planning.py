@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
-from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -14,7 +13,7 @@ import msgspec
 
 from firmware_sim import bidding, market_entry
 from firmware_sim.car_parks import HISTORY_DAYS, choose_weeks, like_days, usual_load_kw
-from firmware_sim.dataset import HomeHours, Session, read_homes, read_sessions
+from firmware_sim.dataset import DataSet, HomeHours, Session
 from firmware_sim.devices.battery import BatterySpec
 from firmware_sim.devices.car import STATION_KW
 from firmware_sim.faults import Exposed, draw, draw_incidents
@@ -67,14 +66,14 @@ class Planned(NamedTuple):
     world: World
 
 
-def plan(request: Request, data: Path) -> Planned:
+def plan(request: Request, data: DataSet) -> Planned:
     """A scenario and its world, the same for the same request and data.
 
     Raises: ConfigError when the data cannot fill it, RecordError for a bad line.
     """
     market = market_day(request)
-    sessions = read_sessions(data)
-    hours = read_homes(data) if request.homes != 0 else {}
+    sessions = data.sessions
+    hours = data.homes if request.homes != 0 else {}
     homes, secrets = _homes(request, market, hours)
     stations = _stations(request, market, sessions)
     weeks = _sites(request, market, sessions)
@@ -88,7 +87,7 @@ def plan(request: Request, data: Path) -> Planned:
     world = World(
         version=VERSION,
         seed=request.seed,
-        data=str(data.resolve()),
+        data=str(data.folder.resolve()),
         homes=secrets,
         stations={name: choice.station for name, choice in stations if name},
         fleets={one.id: tuple(c.station for c in flexible.fleet) for one in scenario.fleets},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -44,6 +43,4 @@ class UplinkLink:
 
     async def run(self, started: Callable[[], None]) -> None:
         """Relay until cancelled."""
-        async with self._uplink:
-            started()
-            await asyncio.Event().wait()
+        await self._uplink.run(started)

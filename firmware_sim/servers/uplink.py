@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Callable
+from typing import Final
 
 _CHUNK: Final = 64 * 1024
 
 
 class Uplink:
-    """Relays every connection to a target until it is cut; an async context manager."""
+    """Relays every connection to a target until it is cut; then it refuses them."""
 
     def __init__(self, target: tuple[str, int], *, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Port 0 = a free one, known once it listens."""
+        """Port 0 = a free one, known once it listens, and kept from then on."""
         self._target = target
         self._host = host
         self.port = port
-        self._up = True
-        self._server: asyncio.Server | None = None
+        self._up = asyncio.Event()
+        self._up.set()
+        self._down = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def __aenter__(self) -> Self:
-        """Listen."""
-        self._server = await asyncio.start_server(self._relay, self._host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        """Stop listening and drop every connection."""
-        if self._server is not None:
-            self._server.close()
-            self._abort()
-            await self._server.wait_closed()
-
     def switch(self, *, up: bool) -> None:
-        """Cut the way: drop every connection and every new one; or restore it."""
-        if self._up and not up:
+        """Cut the way: drop every connection and refuse new ones; or restore it."""
+        if up:
+            self._down.clear()
+            self._up.set()
+        elif self._up.is_set():
+            self._up.clear()
+            self._down.set()
             self._abort()
-        self._up = up
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Relay until cancelled; call `started` once it listens for the first time."""
+        first = True
+        try:
+            while True:
+                await self._up.wait()
+                server = await asyncio.start_server(self._relay, self._host, self.port)
+                self.port = server.sockets[0].getsockname()[1]
+                if first:
+                    started()
+                    first = False
+                try:
+                    await self._down.wait()
+                finally:
+                    server.close()
+        finally:
+            self._abort()
 
     def _abort(self) -> None:
         for writer in list(self._writers):
@@ -49,25 +56,21 @@ class Uplink:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        far: asyncio.StreamWriter | None = None
         try:
-            if not self._up:
-                return
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
-            self._writers.add(far_writer)
-            if not self._up:
-                far_writer.transport.abort()  # it was cut while the broker was being reached
-            try:
+            far_reader, far = await asyncio.open_connection(*self._target)
+            if self._up.is_set():  # it may have been cut while the broker was being reached
+                self._writers.add(far)
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(_pump(reader, far_writer))
+                    tasks.create_task(_pump(reader, far))
                     tasks.create_task(_pump(far_reader, writer))
-            finally:
-                self._writers.discard(far_writer)
-                far_writer.transport.abort()
         except OSError:
             return  # the broker is away: the caller finds its connection closed
         finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
+            for one in (writer, far):
+                if one is not None:
+                    self._writers.discard(one)
+                    one.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
