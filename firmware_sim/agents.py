@@ -233,8 +233,10 @@ class MqttAgent:
     def stored(self, boot: int, through: int, now: datetime) -> None:
         """Let it forget what is stored, if it hears of it."""
         if not self._away(now):
+            kept = len(self._buffer)
             self._buffer.forget({"boot": boot, "through": through})
-            self._quiet_since = None
+            if len(self._buffer) < kept:
+                self._quiet_since = None
 
     def _away(self, now: datetime) -> str:
         if not self._broker.up:

@@ -9,7 +9,7 @@ import click
 
 from firmware_sim import counterfactual, judge
 from firmware_sim import history as meter_history
-from firmware_sim.dataset import shipped
+from firmware_sim.dataset import DataSet, shipped
 from firmware_sim.options import (
     EXISTING,
     FILE,
@@ -28,20 +28,22 @@ from firmware_sim.world import load_world
     epilog="Example:  python -m firmware_sim plan --homes 12 --chargers 40 --sites 3 --seed 1 "
     "--out scenario.json --world world.json",
 )
-@click.option("--homes", default=12, show_default=True, type=click.IntRange(0))
-@click.option("--chargers", default=40, show_default=True, type=click.IntRange(0))
+@click.option("--homes", type=click.IntRange(0), help="Default: all in the data, up to 12.")
+@click.option("--chargers", type=click.IntRange(0), help="Default: all in the data, up to 40.")
 @click.option("--sites", default=3, show_default=True, type=click.IntRange(0))
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
 @click.option("--day", default="2017-07-20", show_default=True, metavar="YYYY-MM-DD",
               type=click.DateTime(["%Y-%m-%d"]), help="Local day of the events.")  # fmt: skip
 @click.option("--data", type=FOLDER, help="Folder of the real data; default: what is shipped.")
 @click.option("--out", required=True, type=FILE, help="The scenario, as JSON: for everybody.")
-@click.option("--world", "world_file", required=True, type=FILE,
-              help="Seed, faults and what is behind the devices, as JSON: for the simulator.")  # fmt: skip
+@click.option(
+    "--world", "world_file", required=True, type=FILE,
+    help="Seed, faults and what is behind the devices, as JSON: for the simulator.",
+)  # fmt: skip
 def plan_command(
     *,
-    homes: int,
-    chargers: int,
+    homes: int | None,
+    chargers: int | None,
     sites: int,
     seed: int,
     day: datetime,
@@ -52,10 +54,12 @@ def plan_command(
     """Make a day from real data and a seed: devices, owners, assets, needs, bids and faults."""
     local_day = day.date().isoformat()
     request = Request(seed=seed, homes=homes, chargers=chargers, sites=sites, day=local_day)
-    scenario, world = plan(request, data or shipped())
+    scenario, world = plan(request, DataSet(data or shipped()))
     save(scenario, out)
     save(world, world_file)
-    click.echo(f"{out}: {homes} homes, {chargers} chargers, {sites} car parks")
+    stations = len(scenario.chargers) + sum(fleet.stations for fleet in scenario.fleets)
+    counts = f"{len(scenario.homes)} homes, {stations} chargers, {len(scenario.sites)} car parks"
+    click.echo(f"{out}: {counts}")
     for need in scenario.needs:
         offered = sum(bid.kw for bid in scenario.bids if bid.event == need.event)
         click.echo(
@@ -73,14 +77,16 @@ def plan_command(
 @world_option
 @data_option
 @click.option("--out", required=True, type=FILE, help="CSV: series,start_utc,seconds,power_kw")
-@click.option("--spoil", type=click.IntRange(2), metavar="LINE",
-              help="Write one wrong value into this line, to see the import report it.")  # fmt: skip
+@click.option(
+    "--spoil", type=click.IntRange(2), metavar="LINE",
+    help="Write one wrong value into this line, to see the import report it.",
+)  # fmt: skip
 def history_command(
     *, scenario_file: Path, world_file: Path, data: Path | None, out: Path, spoil: int | None
 ) -> None:
     """Write what every meter read before the simulation starts."""
     scenario, world = load(scenario_file), load_world(world_file)
-    count = meter_history.write(scenario, world, data or Path(world.data), out, spoil)
+    count = meter_history.write(scenario, world, DataSet(data or Path(world.data)), out, spoil)
     click.echo(f"{out}: {count} rows of {len(scenario.series())} meters")
 
 
@@ -98,7 +104,7 @@ def counterfactual_command(
 ) -> None:
     """Write what every device would have done that day had nobody commanded it."""
     scenario, world = load(scenario_file), load_world(world_file)
-    count = counterfactual.write(scenario, world, data or Path(world.data), out)
+    count = counterfactual.write(scenario, world, DataSet(data or Path(world.data)), out)
     click.echo(f"{out}: {count} rows")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from firmware_sim.dataset import DataSet
 from firmware_sim.lockstep import Lockstep
 from firmware_sim.options import (
     EXISTING,
@@ -46,7 +47,7 @@ def lockstep_command(
     Ends with code 0 at the end of the input or when told to.
     """
     scenario, world = load(scenario_file), load_world(world_file)
-    plant = Plant(scenario, world, data or Path(world.data))
+    plant = Plant(scenario, world, DataSet(data or Path(world.data)))
     with ExitStack() as stack:
         truth = None
         if truth_folder is not None:
@@ -71,11 +72,15 @@ def lockstep_command(
 @click.option("--speed", default=1.0, show_default=True, help="Market seconds per wall second.")
 @click.option("--broker-host", default="127.0.0.1", show_default=True)
 @click.option("--broker-port", type=click.IntRange(1, 65535), help="MQTT broker of the chargers.")
-@click.option("--uplink-port", type=click.IntRange(0, 65535),
-              help="Loopback port that relays the gateway to the broker; 0 = a free one.")  # fmt: skip
+@click.option(
+    "--uplink-port", type=click.IntRange(0, 65535),
+    help="Loopback port that relays the gateway to the broker; 0 = a free one.",
+)  # fmt: skip
 @click.option("--vtn-url", help="OpenADR VTN of the car parks.")
-@click.option("--tls", "tls_folder", type=FOLDER,
-              help="Folder of the car parks' certificates: ca.pem, <ven>.pem, <ven>.key.")  # fmt: skip
+@click.option(
+    "--tls", "tls_folder", type=FOLDER,
+    help="Folder of the car parks' certificates: ca.pem, <ven>.pem, <ven>.key.",
+)  # fmt: skip
 @click.option("--api-url", help="API to which the fleet's backend posts its readings.")
 @click.option("--api-token-file", type=EXISTING, help="File with the backend's bearer token.")
 @click.option("--until", type=Instant(), help="Market time of the end; default: SIGTERM.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from firmware_sim.dataset import DataSet
 from firmware_sim.plant import MINUTE, Minutes, Plant
 from firmware_sim.records import truth_rows
 from firmware_sim.scenario import Scenario
@@ -12,7 +13,7 @@ from firmware_sim.world import World
 from marketplace_core.verification.reading import Reading
 
 
-def minutes(scenario: Scenario, world: World, data: Path) -> Iterator[list[Reading]]:
+def minutes(scenario: Scenario, world: World, data: DataSet) -> Iterator[list[Reading]]:
     """The readings of every minute of the day, without any command."""
     plant = Plant(scenario, world, data)
     sums = Minutes(plant.at)
@@ -21,7 +22,7 @@ def minutes(scenario: Scenario, world: World, data: Path) -> Iterator[list[Readi
         yield sums.add(since, time, plant.step(time, {}))
 
 
-def write(scenario: Scenario, world: World, data: Path, out: Path) -> int:
+def write(scenario: Scenario, world: World, data: DataSet, out: Path) -> int:
     """Write the rows that `truth.jsonl` would have; return their number."""
     count = 0
     with out.open("w", encoding="utf-8") as stream:

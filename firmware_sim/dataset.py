@@ -13,6 +13,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
@@ -71,6 +72,26 @@ class Session(msgspec.Struct, frozen=True):
     """What the car really took: it wants no more."""
     estimated: datetime | None = None
     """When the driver said that the car would leave, where they did."""
+
+
+class DataSet:
+    """The data of one folder, read when they are first asked for.
+
+    Both raise ConfigError when there are no such files, RecordError (line, field) for a bad row.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def homes(self) -> dict[str, HomeHours]:
+        """Every home of `homes*.csv.gz`, by name."""
+        return read_homes(self.folder)
+
+    @cached_property
+    def sessions(self) -> tuple[Session, ...]:
+        """Every session of `ev_sessions*.csv.gz`, by arrival."""
+        return read_sessions(self.folder)
 
 
 def shipped() -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_sim.car_parks import site_stays
-from firmware_sim.dataset import HOUR, HomeHours, Session, read_homes, read_sessions
+from firmware_sim.dataset import HOUR, DataSet, HomeHours, Session
 from firmware_sim.devices.car import Stay
 from firmware_sim.scenario import MarketDay, Scenario
 from firmware_sim.station_choice import station_stays
@@ -36,17 +36,17 @@ class Row(NamedTuple):
     power_kw: float
 
 
-def rows(scenario: Scenario, world: World, data: Path) -> Iterator[Row]:
+def rows(scenario: Scenario, world: World, data: DataSet) -> Iterator[Row]:
     """Every meter series from the start of the history to the start of the simulation.
 
     Batteries idle throughout and nobody commands a car. Hours missing from the data are
     missing here.
     """
     market = scenario.market
-    homes = read_homes(data) if scenario.homes else {}
+    homes = data.homes if scenario.homes else {}
     for home in scenario.homes:
         yield from _home_rows(market, home.meter, homes[world.homes[home.id].data_home])
-    sessions = read_sessions(data) if len(scenario.homes) < len(scenario.series()) else ()
+    sessions = data.sessions if len(scenario.homes) < len(scenario.series()) else ()
     for charger in scenario.chargers:
         kw = _station_kw(market, [world.stations[charger.id]], sessions, charger.rate_kw)
         yield from _quarters(market, charger.id, kw)
@@ -59,7 +59,9 @@ def rows(scenario: Scenario, world: World, data: Path) -> Iterator[Row]:
         yield from _quarters(market, site.id, kw)
 
 
-def write(scenario: Scenario, world: World, data: Path, out: Path, spoil: int | None = None) -> int:
+def write(
+    scenario: Scenario, world: World, data: DataSet, out: Path, spoil: int | None = None
+) -> int:
     """Write the history as CSV and return the number of rows.
 
     `spoil` names a line of the file (the header is line 1) whose seconds are to be no number.
@@ -68,8 +70,12 @@ def write(scenario: Scenario, world: World, data: Path, out: Path, spoil: int | 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
+    texts: dict[datetime, str] = {}  # every series has the same starts
     for row in rows(scenario, world, data):
-        start = row.start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        start = texts.get(row.start)
+        if start is None:
+            start = row.start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            texts[row.start] = start
         writer.writerow((row.series, start, row.seconds, f"{row.power_kw:.4f}"))
     lines = text.getvalue().splitlines(keepends=True)
     if spoil is not None:
@@ -81,7 +87,7 @@ def write(scenario: Scenario, world: World, data: Path, out: Path, spoil: int | 
 def mean_kw(market: MarketDay, stays: Sequence[Stay], rates: Sequence[float]) -> Array:
     """Mean power of each quarter hour of the history: every car takes its own constant rate."""
     count = (market.sim_start - market.history_start) // _QUARTER
-    bounds = np.arange(count + 1) * _hours(_QUARTER)
+    bounds = np.arange(count + 1, dtype=np.float64) * _hours(_QUARTER)
     begin = market.history_start
     arrives = np.array([_hours(one.arrival - begin) for one in stays], np.float64)
     ends = np.array(
@@ -131,7 +137,7 @@ def _spoil(lines: list[str], number: int) -> None:
         msg = f"the history has the lines 2 to {len(lines)}, so line {number} cannot be spoiled"
         raise ConfigError(msg)
     series, start, _, power = lines[number - 1].split(",")
-    lines[number - 1] = ",".join((series, start, SPOILED_SECONDS, power))
+    lines[number - 1] = f"{series},{start},{SPOILED_SECONDS},{power}"
 
 
 def _hours(span: timedelta) -> float:

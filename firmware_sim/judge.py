@@ -127,7 +127,8 @@ def summary(verdict: Verdict) -> str:
     """A verdict in one line."""
     error = "nothing" if verdict.error_pct is None else f"{verdict.error_pct:+.1f} %"
     return (
-        f"delivered {verdict.delivered_kwh:.1f} kWh, settled {verdict.settled_kwh:.1f} kWh ({error});"
+        f"delivered {verdict.delivered_kwh:.1f} kWh,"
+        f" settled {verdict.settled_kwh:.1f} kWh ({error});"
         f" {len(verdict.injected)} faults, {len(verdict.misses)} missed,"
         f" {len(verdict.false_alarms)} false alarms"
     )
@@ -202,8 +203,8 @@ def _moved_kwh(
 
 
 def _payable_kwh(windows: Iterable[Json], minutes: int) -> float:
-    paid = (min(max(0.0, w["delivered_kw"]), w["instructed_kw"]) for w in windows)
-    return sum(paid) * minutes * _MINUTE_H
+    paid = sum(min(max(0.0, w["delivered_kw"]), w["instructed_kw"]) for w in windows)
+    return float(paid) * minutes * _MINUTE_H
 
 
 def _settled_kwh(lines: Iterable[Json]) -> float:

@@ -19,8 +19,8 @@ _BURST = 200
 class Pace:
     """One plant on one time map.
 
-    After each step `on_step` gets every device's moment, after each full minute
-    `on_minute` gets the minute's readings.
+    Before each step `before_step` gets the market time, after it `on_step` gets every device's
+    moment, after each full minute `on_minute` gets the minute's readings.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Pace:
         time_map: TimeMap,
         step: timedelta,
         commands: Commands,
+        before_step: Callable[[datetime], None] = lambda _at: None,
         on_step: Callable[[list[Moment]], None],
         on_minute: Callable[[list[Reading]], None],
         record: Recorder,
@@ -38,6 +39,7 @@ class Pace:
         self._map = time_map
         self._step = step
         self._commands = commands
+        self._before_step = before_step
         self._on_step = on_step
         self._on_minute = on_minute
         self._record = record
@@ -60,6 +62,7 @@ class Pace:
 
     def advance(self) -> None:
         """Take one step under the commands in force now."""
+        self._before_step(self._plant.at)
         commands = self._commands()
         self._note_effects(commands)
         since, time = self._plant.at, self._plant.at + self._step

@@ -16,7 +16,7 @@ import msgspec
 
 from firmware_sim.agents import Asked
 from firmware_sim.lockstep import Answer, Lockstep
-from marketplace_core.errors import FlexwayError
+from marketplace_core.errors import FlexwayError, RejectedError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LENGTH: Final = struct.Struct(">I")
@@ -100,28 +100,32 @@ def respond(lockstep: Lockstep, body: bytes) -> tuple[bool, Answer]:
         request = _DECODER.decode(body)
         lockstep.now(_instant(request.now_us))
         return isinstance(request, _End), _answer(lockstep, request)
-    except (msgspec.MsgspecError, FlexwayError, OverflowError) as error:
+    except RejectedError as error:
+        said = (str(error), error.field, error.rule, error.remedy)
+        return False, {"error": "; ".join(part for part in said if part)}
+    except (msgspec.MsgspecError, OverflowError) as error:
         return False, {"error": str(error)}
 
 
 def _answer(lockstep: Lockstep, request: _AnyRequest) -> Answer:
     match request:
         case _Hello():
-            return lockstep.hello()
+            answer = lockstep.hello()
         case _Step():
-            return lockstep.step(_instant(request.until_us))
+            answer = lockstep.step(_instant(request.until_us))
         case _Set():
-            return lockstep.set(_asked(request))
+            answer = lockstep.set(_asked(request))
         case _Release():
-            return lockstep.release(request.device, request.order_id, request.revision)
+            answer = lockstep.release(request.device, request.order_id, request.revision)
         case _Query():
-            return lockstep.query(request.device)
+            answer = lockstep.query(request.device)
         case _Stored():
-            return lockstep.stored(request.device, request.boot, request.through)
+            answer = lockstep.stored(request.device, request.boot, request.through)
         case _Link():
-            return lockstep.link(up=request.up)
+            answer = lockstep.link(up=request.up)
         case _End():
-            return {}
+            answer = {}
+    return answer
 
 
 def _asked(request: _Set) -> Asked:

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
-from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -14,7 +13,7 @@ import msgspec
 
 from firmware_sim import bidding, market_entry
 from firmware_sim.car_parks import HISTORY_DAYS, choose_weeks, like_days, usual_load_kw
-from firmware_sim.dataset import HomeHours, Session, read_homes, read_sessions
+from firmware_sim.dataset import DataSet, HomeHours, Session
 from firmware_sim.devices.battery import BatterySpec
 from firmware_sim.devices.car import STATION_KW
 from firmware_sim.faults import Exposed, draw, draw_incidents
@@ -37,6 +36,8 @@ from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.units import Direction
 
 FLEET_ID = "dev_voltfleet_fleet"
+USUAL_HOMES = 12
+USUAL_CHARGERS = 40
 _STORED_SHARE = (0.25, 0.40)
 """What a battery holds when the day begins, as a share of its capacity."""
 _TENTHS_IN_FLEET = 3
@@ -48,8 +49,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What scenario is wanted."""
 
     seed: int = 1
-    homes: int = 12
-    chargers: int = 40
+    homes: int | None = None
+    """None = all that the data hold, up to `USUAL_HOMES`."""
+    chargers: int | None = None
+    """None = all that the data can fill, up to `USUAL_CHARGERS`."""
     sites: int = 3
     day: str = "2017-07-20"
     timezone: str = "America/Los_Angeles"
@@ -63,14 +66,14 @@ class Planned(NamedTuple):
     world: World
 
 
-def plan(request: Request, data: Path) -> Planned:
+def plan(request: Request, data: DataSet) -> Planned:
     """A scenario and its world, the same for the same request and data.
 
     Raises: ConfigError when the data cannot fill it, RecordError for a bad line.
     """
     market = market_day(request)
-    sessions = read_sessions(data)
-    hours = read_homes(data) if request.homes else {}
+    sessions = data.sessions
+    hours = data.homes if request.homes != 0 else {}
     homes, secrets = _homes(request, market, hours)
     stations = _stations(request, market, sessions)
     weeks = _sites(request, market, sessions)
@@ -84,7 +87,7 @@ def plan(request: Request, data: Path) -> Planned:
     world = World(
         version=VERSION,
         seed=request.seed,
-        data=str(data.resolve()),
+        data=str(data.folder.resolve()),
         homes=secrets,
         stations={name: choice.station for name, choice in stations if name},
         fleets={one.id: tuple(c.station for c in flexible.fleet) for one in scenario.fleets},
@@ -122,11 +125,12 @@ def market_day(request: Request) -> MarketDay:
 def _homes(
     request: Request, market: MarketDay, data: Mapping[str, HomeHours]
 ) -> tuple[tuple[Home, ...], dict[str, HomeSecrets]]:
-    if request.homes > len(data):
-        msg = f"the data hold {len(data)} homes, not {request.homes}: use --homes {len(data)}"
+    wanted = min(USUAL_HOMES, len(data)) if request.homes is None else request.homes
+    if wanted > len(data):
+        msg = f"the data hold {len(data)} homes, not {wanted}: use --homes {len(data)}"
         raise ConfigError(msg)
     rng = stream(request.seed, "homes")
-    chosen = sorted(rng.permutation(sorted(data))[: request.homes].tolist())
+    chosen = sorted(rng.permutation(sorted(data))[:wanted].tolist())
     spec = BatterySpec()
     homes, secrets = [], {}
     for name in chosen:
@@ -152,9 +156,8 @@ def _stations(
 ) -> list[tuple[str, Choice]]:
     """Charger id (empty behind the backend) and station of every charger."""
     rng = stream(request.seed, "chargers")
-    up, down = choose(market, sessions, request.chargers, rng)
-    every = [*up, *down]
-    behind = request.chargers * _TENTHS_IN_FLEET // 10
+    every = choose(market, sessions, rng, request.chargers, most=USUAL_CHARGERS)
+    behind = len(every) * _TENTHS_IN_FLEET // 10
     used: dict[str, int] = {}
     found = []
     for index, choice in enumerate(every):

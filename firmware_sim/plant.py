@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import msgspec
 
 from firmware_sim.car_parks import site_stays
-from firmware_sim.dataset import HOUR, HomeHours, Session, read_homes, read_sessions
+from firmware_sim.dataset import HOUR, DataSet, HomeHours, Session
 from firmware_sim.devices import battery, charger, fleet, inverter, meter, site
 from firmware_sim.faults import acted_kw, by_device
 from firmware_sim.randomness import stream
@@ -67,7 +66,9 @@ class _HomePlant:
         minutes = (market.sim_end - at) // MINUTE
         spread = _ACCURACY * home.battery_spec.power_kw
         # One draw for each minute: the length of a step changes nothing.
-        self._errors = stream(seed, home.battery).normal(0.0, spread, max(1, minutes)).tolist()
+        self._errors: list[float] = (
+            stream(seed, home.battery).normal(0.0, spread, max(1, minutes)).tolist()
+        )
         self._start = at
         self._battery = battery.BatteryState(at, secrets.stored_kwh)
         self._inverter = inverter.InverterState(at)
@@ -202,13 +203,13 @@ _Part = _HomePlant | _ChargerPlant | _FleetPlant | _SitePlant
 class Plant:
     """Every device of a scenario, from the start of the simulation on."""
 
-    def __init__(self, scenario: Scenario, world: World, data: Path) -> None:
+    def __init__(self, scenario: Scenario, world: World, data: DataSet) -> None:
         """Raises ConfigError or RecordError when the data do not carry the scenario."""
         at = scenario.market.sim_start
         self.at = at
         self._faults = by_device(world.faults)
         self._parts: list[_Part] = _homes(scenario, world, data)
-        sessions = read_sessions(data) if len(scenario.homes) < len(scenario.series()) else ()
+        sessions = data.sessions if len(scenario.homes) < len(scenario.series()) else ()
         market = _today(scenario.market)
         for one in scenario.chargers:
             spec = _station(market, world.stations[one.id], sessions, one.rate_kw)
@@ -241,8 +242,8 @@ class Plant:
         return moments
 
 
-def _homes(scenario: Scenario, world: World, data: Path) -> list[_Part]:
-    hours = read_homes(data) if scenario.homes else {}
+def _homes(scenario: Scenario, world: World, data: DataSet) -> list[_Part]:
+    hours = data.homes if scenario.homes else {}
     return [
         _HomePlant(home, own, hours[own.data_home], scenario.market, world.seed)
         for home, own in ((home, world.homes[home.id]) for home in scenario.homes)

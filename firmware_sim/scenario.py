@@ -168,8 +168,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def series(self) -> tuple[str, ...]:
         """Every meter series, in a stable order."""
         meters = [home.meter for home in self.homes]
-        others = (*self.chargers, *self.fleets, *self.sites)
-        return (*meters, *(one.id for one in others))
+        fleets_and_sites = (*(one.id for one in self.fleets), *(one.id for one in self.sites))
+        return (*meters, *(one.id for one in self.chargers), *fleets_and_sites)
 
     def protocols(self) -> dict[str, str]:
         """Protocol of every device that can be read, meters included, in a stable order."""

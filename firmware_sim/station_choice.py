@@ -35,27 +35,33 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(
-    market: MarketDay, sessions: Sequence[Session], count: int, rng: np.random.Generator
-) -> tuple[list[Choice], list[Choice]]:
-    """Stations for the UP event and for the DOWN event, about half each.
+    market: MarketDay,
+    sessions: Sequence[Session],
+    rng: np.random.Generator,
+    count: int | None,
+    *,
+    most: int,
+) -> list[Choice]:
+    """Stations, about half for the UP event (these come first) and half for the DOWN event.
 
+    `count` None = as many as the data can fill, up to `most`.
     Raises: ConfigError with the number that the data can fill.
     """
     every = candidates(market, sessions)
     order = rng.permutation(len(every)).tolist()
     shuffled = [every[index] for index in order]
-    up = _best(shuffled, Direction.UP)[: count // 2]
+    wanted = most if count is None else count
+    up = _best(shuffled, Direction.UP)[: wanted // 2]
     taken = {one.station for one in up}
     rest = [one for one in shuffled if one.station not in taken]
-    down = _best(rest, Direction.DOWN)[: count - len(up)]
-    if len(up) + len(down) < count:
-        found = len(up) + len(down)
+    found = [*up, *_best(rest, Direction.DOWN)[: wanted - len(up)]]
+    if count is not None and len(found) < count:
         msg = (
-            f"the data hold {found} stations whose cars have something to give in the events of "
-            f"such a day, not {count}: use --chargers {found}"
+            f"the data hold {len(found)} stations whose cars have something to give in the events "
+            f"of such a day, not {count}: use --chargers {len(found)}"
         )
         raise ConfigError(msg)
-    return up, down
+    return found
 
 
 def candidates(market: MarketDay, sessions: Sequence[Session]) -> list[Choice]:
@@ -69,8 +75,8 @@ def candidates(market: MarketDay, sessions: Sequence[Session]) -> list[Choice]:
         for one in near:
             stays = moved([one], weeks, market.timezone, market.sim_start, market.sim_end)
             stations.setdefault(one.station, []).extend(stays)
-        for name, stays in stations.items():
-            choice = _choice(market, Station(station=name, weeks=weeks), apart(stays))
+        for name, own in stations.items():
+            choice = _choice(market, Station(station=name, weeks=weeks), apart(own))
             if max(choice.up_kw, choice.down_kw) >= _LEAST_KW:
                 found.append(choice)
     return found

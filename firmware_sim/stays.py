@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 from firmware_sim.dataset import Session
 from firmware_sim.devices.car import Stay, move_weeks, stay
 
-_MARGIN = timedelta(days=7)
+_MARGIN = timedelta(days=1)
+"""More than a clock change, by which civil time and the spans between instants differ."""
 
 
 def moved(
@@ -18,7 +19,8 @@ def moved(
     """Sessions moved by whole weeks that meet `[start, end)` afterwards, by arrival."""
     first = move_weeks(start, -weeks, zone) - _MARGIN
     last = move_weeks(end, -weeks, zone) + _MARGIN
-    stays = (stay(one, weeks, zone) for one in sessions if first <= one.arrival < last)
+    near = (one for one in sessions if one.arrival < last and one.departure > first)
+    stays = (stay(one, weeks, zone) for one in near)
     kept = [one for one in stays if one.arrival < end and one.departure > start]
     return tuple(sorted(kept, key=lambda one: (one.arrival, one.departure)))
 

@@ -92,7 +92,7 @@ def started(spec: ChargerSpec, at: datetime) -> ChargerState:
 def update(
     spec: ChargerSpec, state: ChargerState, time: datetime, inputs: ChargerInputs
 ) -> tuple[ChargerState, ChargerOutputs]:
-    """Advance to `time`; a car that arrives, leaves, fills up or loses its slack does so exactly."""
+    """Advance to `time`; a car comes, goes, fills up and loses its slack to the second."""
     start, end = state.at.timestamp(), time.timestamp()
     if end <= start:
         msg = f"a step must go forward: {state.at} to {time}"

@@ -242,17 +242,22 @@ class InverterUnit(Unit):
             self._effect("set", enabled=int(enabled), percent=self._get(123, "WMaxLimPct"))
 
 
+_ENERGY_SCALE: Final = -1
+"""Meters count tenths of a watt-hour: whoever missed minutes can fill them from the registers."""
+
+
 class MeterUnit(Unit):
     """Model 203; like many meters it counts import as positive (`meter_sign = -1`)."""
 
     def __init__(self, device_id: str, *, serial: str) -> None:
         super().__init__(device_id, (203,), serial=serial)
+        self._put(203, "TotWh_SF", _ENERGY_SCALE)
 
     def publish(self, *, power_kw: float, imported_kwh: float, exported_kwh: float) -> None:
         """Show measurements; `power_kw` is injection-positive, the register is not."""
         self._put(203, "W", -power_kw * 1000.0)
-        self._put(203, "TotWhImp", imported_kwh * 1000.0)
-        self._put(203, "TotWhExp", exported_kwh * 1000.0)
+        self._put(203, "TotWhImp", imported_kwh * 1000.0, _ENERGY_SCALE)
+        self._put(203, "TotWhExp", exported_kwh * 1000.0, _ENERGY_SCALE)
 
 
 class ModbusServer:

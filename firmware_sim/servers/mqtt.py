@@ -110,7 +110,7 @@ class MqttDevice:
         self._online.clear()
         # aiomqtt has no way to lose a link on purpose: its paho client holds the socket.
         link = self._client and self._client._client.socket()  # noqa: SLF001
-        if link is not None:
+        if isinstance(link, socket.socket):
             with contextlib.suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_sim.devices import battery, charger, inverter, meter, site
+from firmware_sim.devices import battery, inverter, meter, site
 from firmware_sim.devices.car import Stay, move_weeks
 
 START = datetime(2017, 7, 20, 23, 30, tzinfo=UTC)
@@ -127,60 +127,6 @@ def car(arrive_s: float, leave_s: float, kwh: float) -> Stay:
     return Stay(after(arrive_s), after(leave_s), kwh, kwh)
 
 
-def run_charger(
-    spec: charger.ChargerSpec, limits: list[float | None], step: float = 10.0
-) -> tuple[charger.ChargerState, list[charger.ChargerOutputs]]:
-    state, seen = charger.started(spec, START), []
-    for number, limit in enumerate(limits, start=1):
-        inputs = charger.ChargerInputs(limit)
-        state, did = charger.update(spec, state, after(number * step), inputs)
-        seen.append(did)
-    return state, seen
-
-
-def test_a_car_that_arrives_within_a_step_charges_from_that_second() -> None:
-    spec = charger.ChargerSpec(stays=(car(4, 9000, 10),))
-    _, seen = run_charger(spec, [None])
-    assert seen[0].mean_kw == pytest.approx(-6.6 * 0.6)
-    assert seen[0].plugged
-
-
-def test_a_car_stops_exactly_when_it_is_full() -> None:
-    spec = charger.ChargerSpec(stays=(car(0, 9000, 1.1),))
-    state, seen = run_charger(spec, [None] * 70)
-    assert state.charged_kwh == (pytest.approx(1.1),)
-    assert -sum(did.mean_kw for did in seen) * 10 / 3600 == pytest.approx(1.1)
-    assert seen[-1].power_kw == 0.0
-    assert seen[-1].plugged
-
-
-def test_a_car_that_leaves_early_stays_short() -> None:
-    spec = charger.ChargerSpec(stays=(car(0, 100, 5),))
-    state, seen = run_charger(spec, [None] * 12)
-    assert state.charged_kwh[0] == pytest.approx(6.6 * 100 / 3600)
-    assert not seen[-1].plugged
-    assert seen[-1].unserved_kwh == pytest.approx(0.0)
-
-
-def test_a_limit_is_held_and_what_it_cost_is_counted_when_the_car_leaves() -> None:
-    spec = charger.ChargerSpec(stays=(car(0, 100, 5),))
-    _, seen = run_charger(spec, [-2.0] * 12)
-    assert seen[0].mean_kw == pytest.approx(-2.0)
-    assert seen[-1].unserved_kwh == pytest.approx(4.6 * 100 / 3600)
-
-
-def test_a_positive_limit_never_makes_a_charger_inject() -> None:
-    _, seen = run_charger(charger.ChargerSpec(stays=(car(0, 900, 5),)), [3.0])
-    assert seen[0].mean_kw == 0.0
-
-
-def test_a_charger_starts_as_if_nobody_ever_limited_it() -> None:
-    spec = charger.ChargerSpec(stays=(car(-1800, 9000, 10),))
-    state = charger.started(spec, START)
-    assert state.charged_kwh == (pytest.approx(3.3),)
-    assert state.power_kw == -6.6
-
-
 STAYS = st.lists(
     st.tuples(st.floats(-7200, 3000), st.floats(60, 9000), st.floats(0.1, 30)),
     min_size=1,
@@ -192,7 +138,8 @@ STAYS = st.lists(
 def test_a_site_holds_its_limit_and_gives_no_car_more_than_it_wants(
     stays: list[tuple[float, float, float]], limits: list[float | None]
 ) -> None:
-    spec = site.SiteSpec(stays=tuple(car(at, at + stay, kwh) for at, stay, kwh in stays))
+    cars = [car(at, at + stay, kwh) for at, stay, kwh in stays]
+    spec = site.SiteSpec.of(cars)
     state = site.started(spec, START)
     before, energy = state.charged_kwh, 0.0
     for number, limit in enumerate(limits, start=1):
@@ -203,12 +150,12 @@ def test_a_site_holds_its_limit_and_gives_no_car_more_than_it_wants(
             assert did.power_kw >= limit - 1e-9
     gained = sum(state.charged_kwh) - sum(before)
     assert gained == pytest.approx(energy, abs=1e-9)
-    for stay, charged in zip(spec.stays, state.charged_kwh, strict=True):
+    for stay, charged in zip(cars, state.charged_kwh, strict=True):
         assert charged <= stay.unmanaged_kwh(state.at, spec.rate_kw) + 1e-9
 
 
 def test_deferred_energy_is_served_after_the_limit_the_rebound() -> None:
-    spec = site.SiteSpec(stays=(car(-3600, 20_000, 10), car(-1800, 20_000, 10)))
+    spec = site.SiteSpec.of((car(-3600, 20_000, 10), car(-1800, 20_000, 10)))
     state = site.started(spec, START)
     for minute in range(1, 31):
         state, did = site.update(spec, state, after(60 * minute), site.SiteInputs(-6.6))
@@ -222,7 +169,7 @@ def test_deferred_energy_is_served_after_the_limit_the_rebound() -> None:
 
 
 def test_cars_that_left_short_are_unserved_not_deferred() -> None:
-    spec = site.SiteSpec(stays=(car(-60, 600, 50),))
+    spec = site.SiteSpec.of((car(-60, 600, 50),))
     state = site.started(spec, START)
     for minute in range(1, 15):
         state, did = site.update(spec, state, after(60 * minute), site.SiteInputs(0.0))

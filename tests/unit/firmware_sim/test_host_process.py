@@ -20,12 +20,12 @@ import pytest
 from adapters.modbus.link import ModbusLink
 from adapters.modbus.unit import SunSpecUnit
 from adapters.mqtt.wire import Command, WireReading, decode_telemetry, encode, topic
-from firmware_sim.dataset import shipped
 from firmware_sim.host import HostOptions, check_options
 from firmware_sim.planning import Request, plan
 from firmware_sim.scenario import Scenario, save
 from marketplace_core.errors import ConfigError
 from marketplace_core.simtime import AffineTime
+from tests.harness.days import DATA
 from tests.harness.lab import HOST, free_port, mosquitto
 
 pytestmark = pytest.mark.process
@@ -34,7 +34,7 @@ SPEED = 300.0
 
 @pytest.fixture(scope="module")
 def scenario() -> Scenario:
-    return plan(Request(seed=1, homes=0, chargers=2, sites=0), shipped())
+    return plan(Request(seed=1, homes=0, chargers=2, sites=0), DATA)
 
 
 @dataclass
@@ -155,7 +155,7 @@ async def test_a_broker_that_comes_late_still_gets_the_first_minute(
 
 
 async def test_a_home_is_driven_over_modbus_and_reverts_by_itself(tmp_path: Path) -> None:
-    one = plan(Request(seed=1, homes=1, chargers=0, sites=0), shipped())
+    one = plan(Request(seed=1, homes=1, chargers=0, sites=0), DATA)
     home = one.homes[0]
     with running(one, tmp_path, free_port()) as devices:
         where = json.loads((tmp_path / "ready.json").read_text())["modbus"]
@@ -184,7 +184,7 @@ async def test_a_home_is_driven_over_modbus_and_reverts_by_itself(tmp_path: Path
 
 
 async def test_before_its_first_step_a_battery_shows_its_charge(tmp_path: Path) -> None:
-    one = plan(Request(seed=1, homes=1, chargers=0, sites=0), shipped())
+    one = plan(Request(seed=1, homes=1, chargers=0, sites=0), DATA)
     home = one.homes[0]
     early = one.market.sim_start - timedelta(hours=2)
     with running(one, tmp_path, free_port(), "--market-epoch", early.isoformat()) as devices:
@@ -212,7 +212,7 @@ def options(speed: float, folder: Path, **more: Any) -> HostOptions:
 
 
 def test_a_speed_that_a_revert_timer_cannot_follow_is_refused(tmp_path: Path) -> None:
-    homes = plan(Request(seed=1, homes=1, chargers=0, sites=0), shipped())
+    homes = plan(Request(seed=1, homes=1, chargers=0, sites=0), DATA)
     check_options(homes, options(450, tmp_path))
     with pytest.raises(ConfigError, match="revert timer of an inverter needs 2 s; use --speed 450"):
         check_options(homes, options(451, tmp_path))
@@ -225,6 +225,6 @@ def test_a_speed_that_a_revert_timer_cannot_follow_is_refused(tmp_path: Path) ->
 def test_a_missing_counterpart_is_named(
     tmp_path: Path, counts: dict[str, int], option: str
 ) -> None:
-    scenario = plan(Request(homes=0, **counts), shipped())
+    scenario = plan(Request(homes=0, **counts), DATA)
     with pytest.raises(ConfigError, match=option):
         check_options(scenario, options(180, tmp_path))

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from firmware_sim.dataset import shipped
 from firmware_sim.pacing import Pace
 from firmware_sim.planning import Request, plan
 from firmware_sim.plant import Moment, Plant
@@ -20,13 +19,14 @@ from firmware_sim.scenario import Scenario
 from marketplace_core.simtime import AffineTime
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
+from tests.harness.days import DATA
 
 STEP = timedelta(seconds=10)
 
 
 @pytest.fixture(scope="module")
 def scenario() -> Scenario:
-    return plan(Request(seed=1, homes=1, chargers=1, sites=0), shipped())
+    return plan(Request(seed=1, homes=1, chargers=1, sites=0), DATA)
 
 
 class Watch:
@@ -37,7 +37,7 @@ class Watch:
         self.steps: list[list[Moment]] = []
         self.readings: list[Reading] = []
         self.actions: list[tuple[str, str, dict[str, Any]]] = []
-        self.plant = Plant(scenario, shipped())
+        self.plant = Plant(scenario, DATA)
         self.start = self.plant.at
         self.pace = Pace(
             self.plant,
