@@ -83,6 +83,13 @@ def lockstep_command(
 )  # fmt: skip
 @click.option("--api-url", help="API to which the fleet's backend posts its readings.")
 @click.option("--api-token-file", type=EXISTING, help="File with the backend's bearer token.")
+@click.option(
+    "--webhook-port", type=click.IntRange(1, 65535), help="Port on which the fleet is dispatched."
+)
+@click.option(
+    "--webhook-secret-file", type=FILE,
+    help="File of the webhook's secret; may come later, with the registration.",
+)  # fmt: skip
 @click.option("--until", type=Instant(), help="Market time of the end; default: SIGTERM.")
 @click.option("--truth", "truth_folder", type=NEW_FOLDER,
               help="Folder of truth.jsonl; default: as --log.")  # fmt: skip
@@ -103,6 +110,8 @@ def run_command(
     tls_folder: Path | None,
     api_url: str | None,
     api_token_file: Path | None,
+    webhook_port: int | None,
+    webhook_secret_file: Path | None,
     until: datetime | None,
     truth_folder: Path | None,
     folder: Path,
@@ -123,6 +132,7 @@ def run_command(
         data=data or Path(world.data), ready=ready, log=folder, truth=truth_folder or folder,
         time_map=time_map, broker_host=broker_host, broker_port=broker_port,
         uplink_port=uplink_port, vtn_url=vtn_url, tls=tls_folder, api_url=api_url,
-        api_token_file=api_token_file, until=until,
+        api_token_file=api_token_file, webhook_port=webhook_port,
+        webhook_secret_file=webhook_secret_file, until=until,
     )  # fmt: skip
     run_host(scenario, world, options)

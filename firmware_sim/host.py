@@ -17,12 +17,13 @@ from firmware_sim.links.base import Link
 from firmware_sim.links.modbus import ModbusLink
 from firmware_sim.links.mqtt import MqttLink
 from firmware_sim.links.openadr import OpenAdrLink
+from firmware_sim.links.receiver import FleetReceiver
 from firmware_sim.links.uplink import UplinkLink
 from firmware_sim.links.webhook import Receiver, WebhookLink
 from firmware_sim.pacing import Pace
 from firmware_sim.plant import Moment, Plant
 from firmware_sim.records import Recorder, Truth, WireLog
-from firmware_sim.scenario import Scenario, step_for
+from firmware_sim.scenario import Fleet, Scenario, step_for
 from firmware_sim.world import World
 from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.errors import ConfigError
@@ -53,8 +54,9 @@ class HostOptions:
     """Folder of the certificates; None = a lab without TLS."""
     api_url: str | None = None
     api_token_file: Path | None = None
-    receiver: Receiver | None = None
-    """Through which the fleet is commanded; None = nobody commands it."""
+    webhook_port: int | None = None
+    """Where the fleet is dispatched; None = nobody commands it."""
+    webhook_secret_file: Path | None = None
     until: datetime | None = None
     """Market time of the end; None = until SIGTERM or SIGINT."""
 
@@ -201,11 +203,20 @@ def make_links(
         links += [
             WebhookLink(
                 fleet, api_url=options.api_url, token_file=options.api_token_file,
-                tls=options.tls, receiver=options.receiver, record=record,
+                tls=options.tls, receiver=_receiver(fleet, options, record), record=record,
             )
             for fleet in scenario.fleets
         ]  # fmt: skip
     return links
+
+
+def _receiver(fleet: Fleet, options: HostOptions, record: Recorder) -> Receiver | None:
+    if options.webhook_port is None or options.webhook_secret_file is None:
+        return None
+    return FleetReceiver(
+        fleet.id, port=options.webhook_port, secret_file=options.webhook_secret_file,
+        record=record,
+    )  # fmt: skip
 
 
 def write_ready(path: Path, links: Sequence[Link]) -> None:

@@ -56,6 +56,10 @@ class Client:
         """Submit an order; repeating it with the same key changes nothing."""
         return self._call("POST", "/v1/orders", json=order, headers={"Idempotency-Key": key})
 
+    def register_webhook(self, url: str, events: Sequence[str]) -> Any:
+        """Say where this organisation is told of things; the answer holds the secret."""
+        return self._call("POST", "/v1/webhooks", json={"url": url, "events": list(events)})
+
     def get(self, path: str, **params: str) -> Any:
         """Read any resource."""
         return self._call("GET", path, params=params)

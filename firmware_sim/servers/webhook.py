@@ -66,6 +66,15 @@ class Aggregator:
         self.rejected: list[str] = []
         """Why requests were turned away before they were read."""
 
+    def keys(self) -> Sequence[str]:
+        """Secrets that a message may be signed with."""
+        return self.secrets
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once it does."""
+        return self._port
+
     @property
     def url(self) -> str:
         """Where messages are taken."""
@@ -138,7 +147,7 @@ class Aggregator:
 
     def _genuine(self, request: web.Request, signed: bytes) -> bool:
         header = request.headers.get(SIGNATURE, "")
-        verdict = verify(header, signed, self.secrets, now=self._now())
+        verdict = verify(header, signed, self.keys(), now=self._now())
         if verdict is not Verdict.GENUINE:
             self.rejected.append(verdict.value)
         return verdict is Verdict.GENUINE

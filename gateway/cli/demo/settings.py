@@ -38,6 +38,7 @@ class Addresses:
     """Per device id of a site: of its VEN's certificate."""
     tls: Path | None
     """Folder of the lab CA's certificates; None = nothing is reached over a network."""
+    api_port: int = 0
 
 
 def nowhere(scenario: Json) -> Addresses:
@@ -77,7 +78,7 @@ def gateway_settings(
             "time": _time(timeline),
             # Roots come by the wall; a virtual day has one every quarter of an hour.
             "store": {"root_every_s": 1.0 if timeline else 900.0},
-            "api": {"port": 0, "clients": _clients(scenario, tokens)},
+            "api": {"port": where.api_port, "clients": _clients(scenario, tokens)},
             "observe": {"rebound_s": 3600.0},
             "modbus": {"timeout_s": 0.4, "devices": _modbus(scenario, where)},
             "mqtt": {

@@ -40,6 +40,8 @@ class SocketWorld:
         self._children: dict[str, Child] = {}
         self._clients: dict[str, Client] = {}
         self._url = ""
+        self._api_port, self._hook_port = _free_port(), _free_port()
+        self._secret = folder / "fleet.secret"
 
     def start(self) -> None:
         """Broker, devices, gateway, in this order."""
@@ -51,10 +53,13 @@ class SocketWorld:
         broker_port = self._child("broker", "gateway.broker", "--port", "0", "--lab")["port"]
         vtn_port, uplink_port = _free_port(), _free_port()
         modbus = self._devices(broker_port, vtn_port, uplink_port)
-        where = Addresses(uplink_port, vtn_port, modbus, fingerprints, ca.folder)
+        where = Addresses(
+            uplink_port, vtn_port, modbus, fingerprints, ca.folder, api_port=self._api_port
+        )
         settings = gateway_settings(self._scenario, self._tokens, self._timeline, where)
         write_settings(self._folder, settings)
         self.start_gateway()
+        self._register_webhooks()
 
     def client(self, organisation: str) -> Client:
         """A connection to the gateway that runs now."""
@@ -101,8 +106,22 @@ class SocketWorld:
         for child in reversed(self._children.values()):
             child.kill()
 
+    def _register_webhooks(self) -> None:
+        """A fleet's backend says where it is dispatched, and learns its secret."""
+        for fleet in self._scenario["fleets"]:
+            url = f"http://{_HOST}:{self._hook_port}/hook"
+            answer = self.client(fleet["seller"]).register_webhook(url, ["dispatch"])
+            part = self._secret.with_suffix(".part")
+            part.touch(0o600)
+            part.write_text(answer["secret"], encoding="utf-8")
+            part.replace(self._secret)
+
     def _devices(self, broker_port: int, vtn_port: int, uplink_port: int) -> Any:
         folder, timeline = self._folder, self._timeline
+        token = folder / "fleet.token"
+        token.touch(0o600)
+        fleets = self._scenario["fleets"]
+        token.write_text(self._tokens[fleets[0]["seller"]] if fleets else "none", encoding="utf-8")
         ready = self._child(
             "devices", "firmware_sim", "run",
             "--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json"),
@@ -111,6 +130,8 @@ class SocketWorld:
             "--broker-host", _HOST, "--broker-port", str(broker_port),
             "--uplink-port", str(uplink_port),
             "--vtn-url", f"https://{_HOST}:{vtn_port}/OpenADR2/Simple/2.0b",
+            "--api-url", f"http://{_HOST}:{self._api_port}", "--api-token-file", str(token),
+            "--webhook-port", str(self._hook_port), "--webhook-secret-file", str(self._secret),
             "--tls", str(folder / "tls"), "--log", str(folder), "--truth", str(self._truth),
             ready_option="--ready",
         )  # fmt: skip
