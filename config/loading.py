@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from config.settings import Settings
+from config.servers import check_servers, is_loopback
+from config.settings import Settings, StoreSettings
 from marketplace_core.errors import ConfigError
 
 
@@ -37,10 +37,11 @@ def load_settings(path: Path) -> Settings:
 
 
 def check_safety(settings: Settings) -> None:
-    """Refuse plain text outside a lab, and a lab outside loopback."""
+    """Refuse plain text outside a lab, a lab outside loopback, and secrets in addresses."""
+    check_servers(settings)
     if settings.lab:
         for key, host in (("api.host", settings.api.host), ("openadr.host", settings.openadr.host)):
-            if not _is_loopback(host):
+            if not is_loopback(host):
                 raise ConfigError(f"{key} = {host!r}: lab = true allows loopback addresses only")
         return
     if settings.api.tls_certificate is None or settings.api.tls_key is None:
@@ -52,15 +53,6 @@ def check_safety(settings: Settings) -> None:
         raise ConfigError("mqtt.tls = false needs lab = true")
     if settings.openadr.vens and settings.openadr.tls_certificate is None:
         raise ConfigError("openadr.tls_certificate is missing: VENs are served over TLS only")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _explain(location: Sequence[str | int], message: str, kind: str) -> str:
@@ -100,9 +92,17 @@ def _resolve(settings: Settings, base: Path) -> Settings:
         }
         if paths:
             updates[name] = section.model_copy(update=paths)
-    prefix = "sqlite:///"
     store = updates.get("store", settings.store)
+    updates["store"] = store.model_copy(update=_resolve_store(store, base))
+    return settings.model_copy(update=updates)
+
+
+def _resolve_store(store: StoreSettings, base: Path) -> dict[str, str]:
+    prefix = "sqlite:///"
+    found: dict[str, str] = {}
     location = store.database.removeprefix(prefix)
     if store.database.startswith(prefix) and not location.startswith("/"):
-        updates["store"] = store.model_copy(update={"database": f"{prefix}{base / location}"})
-    return settings.model_copy(update=updates)
+        found["database"] = f"{prefix}{base / location}"
+    if "://" not in store.readings:
+        found["readings"] = str(base / store.readings)
+    return found

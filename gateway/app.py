@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from gateway.ingest import Ingest
 from gateway.live import Live
@@ -26,7 +27,8 @@ from gateway.store.roots import RootLog
 from gateway.store.setpoints import OPEN, SetpointRow, SetpointState, setpoints_in
 from gateway.store.writer import Writer
 from gateway.street import Carrier
-from marketplace_core.ports import Clock, DeviceAdapter
+from marketplace_core.errors import StoreError
+from marketplace_core.ports import Bus, Clock, DeviceAdapter
 
 _ADAPTERS_WAIT_S: Final = 10.0
 """Wall seconds that dispatch waits for adapters before it starts without the late ones."""
@@ -59,6 +61,7 @@ class Application:
     engine: Engine
     writer: Writer
     readings: Readings
+    bus: Bus
     live: Live
     ingest: Ingest
     quarantine: asyncio.Queue[Quarantined]
@@ -81,6 +84,7 @@ class Application:
         await asyncio.to_thread(migrate, self.engine)
         self.writer.start()
         self.readings.start()
+        await self.live.load()
         self.live.update(await asyncio.to_thread(self.readings.latest))
         rows = await asyncio.to_thread(self._open_setpoints)
         self.restore(rows)
@@ -90,7 +94,9 @@ class Application:
         finally:
             self.readings.stop()
             self.writer.stop()
-            self._write_root()
+            await self.bus.close()
+            await self.live.close()
+            self._write_last_root()
             self.engine.dispose()
 
     async def _serve(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
@@ -98,7 +104,13 @@ class Application:
         ready = {protocol: asyncio.Event() for protocol in self.adapters}
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[self.listener]))
-            work = [self._root_periodically(), self._keep_quarantined(), self.observe.run()]
+            work = [
+                self.bus.run(),
+                self.live.run(),
+                self._root_periodically(),
+                self._keep_quarantined(),
+                self.observe.run(),
+            ]
             work += [carrier.run() for carrier in self.carriers]
             work += [
                 self._adapter(adapter, ready[protocol])
@@ -142,7 +154,17 @@ class Application:
 
     async def _keep_quarantined(self) -> None:
         while True:
-            await self.readings.quarantine(await self.quarantine.get())
+            message = await self.quarantine.get()
+            try:
+                await self.readings.quarantine(message)
+            except StoreError as error:  # counted and logged it was; its evidence is lost
+                _log.warning("quarantine_not_kept", source=message.source, error=str(error))
+
+    def _write_last_root(self) -> None:
+        try:
+            self._write_root()
+        except DBAPIError as error:  # the server is away: the next start signs what is there
+            _log.warning("no_last_root", error=str(error))
 
     def _write_root(self) -> None:
         with self.engine.connect() as connection:

@@ -23,11 +23,10 @@ from gateway.api.application import create_application
 from gateway.api.auth import Authenticator, Principal
 from gateway.api.services import Services
 from gateway.app import Application
+from gateway.backends import open_bus, open_database, open_live, open_readings
 from gateway.bindings import check_unique, modbus_endpoints, mqtt_devices, openadr_vens
-from gateway.bus.local import LocalBus
 from gateway.clock import SystemClock
 from gateway.ingest import Ingest
-from gateway.live import LiveState
 from gateway.market import Market
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
@@ -41,10 +40,9 @@ from gateway.stages.observe import Observe
 from gateway.stages.plan import Plan
 from gateway.stages.settle import Settle
 from gateway.stages.verify import Verify
-from gateway.store.engine import open_engine, snapshot
+from gateway.store.engine import snapshot
 from gateway.store.journal import Journal
-from gateway.store.readings import Quarantined
-from gateway.store.readings_sqlite import SqliteReadings
+from gateway.store.readings import Quarantined, Readings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
@@ -76,7 +74,7 @@ class Basis:
     bus: Bus
     metrics: Metrics
     writer: Writer
-    readings: SqliteReadings
+    readings: Readings
     new_id: Callable[[str], str]
 
 
@@ -84,11 +82,11 @@ def build(
     settings: Settings, *, journal: JournalFactory = Journal, bus: Bus | None = None
 ) -> Application:
     """Make the service from its settings; fault tests hand in another journal or bus."""
-    basis = _basis(settings, journal, bus or LocalBus())
+    basis = _basis(settings, journal, bus)
     adapters = _adapters(basis)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     _check_time(settings, profiles)
-    live = LiveState(profiles, basis.clock)
+    live = open_live(settings, profiles, basis.clock, basis.metrics)
     observe = _observe(basis)
     quarantine: asyncio.Queue[Quarantined] = asyncio.Queue(_QUARANTINE_QUEUE)
     ingest = Ingest(
@@ -112,8 +110,8 @@ def build(
         observe, Verify(basis.readings, basis.grid), Settle(basis.new_id),
     ]  # fmt: skip
     return Application(
-        engine=basis.engine, writer=basis.writer, readings=basis.readings, live=live,
-        ingest=ingest, quarantine=quarantine, adapters=adapters,
+        engine=basis.engine, writer=basis.writer, readings=basis.readings, bus=basis.bus,
+        live=live, ingest=ingest, quarantine=quarantine, adapters=adapters,
         carriers=[
             Carrier(stage, engine=basis.engine, writer=basis.writer, bus=basis.bus,
                     metrics=basis.metrics, after=live.warmed if stage.name == "plan" else None)
@@ -126,11 +124,12 @@ def build(
     )  # fmt: skip
 
 
-def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
+def _basis(settings: Settings, journal: JournalFactory, bus: Bus | None) -> Basis:
     time_map = _time_map(settings)
     clock = SystemClock(time_map)
-    engine = open_engine(settings.store.database)
-    market = settings.market
+    store, market, metrics = settings.store, settings.market, Metrics()
+    engine = open_database(store)
+    bus = bus or open_bus(settings.bus, metrics)
     ids = IdSource(lambda: time.time_ns() // 1_000_000, secrets.randbits)
     return Basis(
         settings=settings,
@@ -139,9 +138,11 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
         grid=SettlementGrid(market.settlement_minutes, market.timezone),
         engine=engine,
         bus=bus,
-        metrics=Metrics(),
-        writer=Writer(engine, journal(clock, settings.store.journal_shards), bus.publish),
-        readings=SqliteReadings(settings.store.readings),
+        metrics=metrics,
+        writer=Writer(
+            engine, journal(clock, store.journal_shards), bus.publish, patience_s=store.patience_s
+        ),
+        readings=open_readings(store),
         new_id=ids.new,
     )
 

@@ -31,6 +31,14 @@ class Metrics:
             "flexway_dead_letters", "Facts a stage could not handle", ["stage"],
             registry=self.registry,
         )  # fmt: skip
+        self.server_failures = Counter(
+            "flexway_server_failures", "Failed calls to a server that is done without",
+            ["server"], registry=self.registry,
+        )  # fmt: skip
+        self.server_away = Gauge(
+            "flexway_server_away", "1 while a server is done without", ["server"],
+            registry=self.registry,
+        )  # fmt: skip
         self.lease_refreshes = Counter(
             "flexway_lease_refreshes", "Lease refreshes by outcome", ["outcome"],
             registry=self.registry,
@@ -57,7 +65,16 @@ class Metrics:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
+    def show_server(self, server: str, *, away: bool) -> None:
+        """Count a failure of a server that is done without, or note that it is back."""
+        self.server_away.labels(server=server).set(away)
+        if away:
+            self.server_failures.labels(server=server).inc()
+
     def _seed(self) -> None:
+        for server in ("bus", "live_state"):
+            self.show_server(server, away=False)
+            self.server_failures.labels(server=server)
         for outcome in ("issued", "applied", "refused", "unreachable", "unconfirmed"):
             self.setpoints.labels(outcome=outcome)
         for outcome in ("applied", "refused", "unreachable", "unconfirmed"):
