@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 from config.settings import BusSettings, Settings, StoreSettings
 from gateway.bus.client import open_redis
 from gateway.bus.local import LocalBus
-from gateway.bus.redis_streams import RedisBus, StreamLimits
+from gateway.bus.redis_streams import RedisBus
+from gateway.bus.redis_subscription import StreamLimits
 from gateway.live import Live, LiveState
 from gateway.live_redis import RedisLiveState
 from gateway.observability.metrics import Metrics
