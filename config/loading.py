@@ -22,7 +22,7 @@ from config.findings import Finding, Location, Severity, Sources
 from config.lines import line_numbers
 from config.rules import broken_rules
 from config.schema import names_at, nearest
-from config.settings import Settings
+from config.settings import Settings, StoreSettings
 from marketplace_core.errors import ConfigError
 
 _LINE = re.compile(r"\(at line (\d+)")
@@ -131,9 +131,17 @@ def _resolve(settings: Settings, base: Path) -> Settings:
         }
         if paths:
             updates[name] = section.model_copy(update=paths)
-    prefix = "sqlite:///"
     store = updates.get("store", settings.store)
+    updates["store"] = store.model_copy(update=_resolve_store(store, base))
+    return settings.model_copy(update=updates)
+
+
+def _resolve_store(store: StoreSettings, base: Path) -> dict[str, str]:
+    prefix = "sqlite:///"
+    found: dict[str, str] = {}
     location = store.database.removeprefix(prefix)
     if store.database.startswith(prefix) and not location.startswith("/"):
-        updates["store"] = store.model_copy(update={"database": f"{prefix}{base / location}"})
-    return settings.model_copy(update=updates)
+        found["database"] = f"{prefix}{base / location}"
+    if "://" not in store.readings:
+        found["readings"] = str(base / store.readings)
+    return found

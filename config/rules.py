@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from config.findings import Finding, Location, Severity
+from config.servers import is_loopback, unfit_servers
 from config.settings import ProfileSettings, Settings
 
 Rule = Callable[[Settings], Iterator[Finding]]
@@ -244,34 +244,7 @@ def _vens(settings: Settings) -> Iterator[Finding]:
             seen.add(value)
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
-    scheme, separator, rest = settings.store.database.partition("://")
-    location: Location = ("store", "database")
-    if not separator or scheme.partition("+")[0] not in {"sqlite", "postgresql"}:
-        yield Finding(
-            location=location, message=f"{scheme!r} is no database that Flexway knows",
-            remedy="write sqlite:////var/lib/flexway/market.db or postgresql+psycopg://user@host/db",
-        )  # fmt: skip
-        return
-    login = rest.partition("@")[0] if "@" in rest else ""
-    if ":" in login or "password=" in rest:
-        yield Finding(
-            location=location, message="the password stands in the URL",
-            remedy="keep it in a file of mode 0600: postgresql+psycopg://user@host/db?passfile=PATH",
-        )  # fmt: skip
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 _RULES: tuple[Rule, ...] = (
-    _safety, _time, _market, _database, _ports, _unique_clients, _unique_devices, _profiles,
+    _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _profiles,
     _modbus, _mqtt, _vens,
 )  # fmt: skip

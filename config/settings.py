@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
@@ -36,12 +36,56 @@ class StoreSettings(Section):
     """Where things are kept."""
 
     database: str = "sqlite:///data/market.db"
-    readings: Path = Path("data/readings.db")
+    """`sqlite:///PATH` or `postgresql://USER@HOST:PORT/NAME`, without a password."""
+    database_password_file: Path | None = None
+    """Password of the database; left out, libpq's PGPASSWORD or PGPASSFILE counts."""
+    readings: str = "data/readings.db"
+    """A path (SQLite) or `postgresql://USER@HOST:PORT/NAME`, without a password."""
+    readings_password_file: Path | None = None
+    """Password of the readings' database; left out, that of `database_password_file`."""
+    patience_s: float = Field(default=30.0, ge=0)
+    """Wall seconds that a database server may be away before the service ends."""
     journal_shards: int = Field(default=8, ge=1, le=256)
     roots: Path = Path("data/roots/roots.jsonl")
     """Signed roots; put them on other storage than the database."""
     signing_key: Path = Path("data/keys/journal.pem")
     root_every_s: float = Field(default=1.0, gt=0)
+
+    @field_validator("readings", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
+
+
+class BusSettings(Section):
+    """How facts travel between stages, and where live device state is; limits are explicit."""
+
+    kind: Literal["local", "redis"] = "local"
+    live_state: Literal["memory", "redis"] = "memory"
+    url: str = "redis://127.0.0.1:6379/0"
+    """`redis://` on this machine, `rediss://` (TLS) elsewhere; without a password."""
+    password_file: Path | None = None
+    """Password of the server; left out, the environment's REDISCLI_AUTH counts."""
+    prefix: str = Field(default="flexway", pattern="^[A-Za-z0-9_.-]{1,64}$")
+    """Begins every key: installations that share a server need different ones."""
+    consumer: str = Field(default="", pattern="^[A-Za-z0-9_.-]{0,64}$")
+    """Names this process in its groups, the same after a restart; empty: the host's name."""
+    queue: int = Field(default=10_000, ge=1)
+    """Most records that wait for one stage; more send it to the journal."""
+    streams: int = Field(default=1, ge=1, le=256)
+    """Redis Streams that the journal's shards are spread over."""
+    stream_entries: int = Field(default=100_000, ge=100)
+    """About how many entries a stream keeps."""
+    entry_records: int = Field(default=1_000, ge=1)
+    """Most records in one entry."""
+    entry_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """Most bytes of facts in one entry."""
+    timeout_s: float = Field(default=1.0, gt=0)
+    """Wall seconds without an answer after which Redis counts as away."""
+    check_s: float = Field(default=5.0, gt=0)
+    """Wall seconds after which a stage looks into the journal in any case."""
+    claim_after_s: float = Field(default=30.0, gt=0)
+    """Wall seconds after which entries that a process left unacknowledged are taken over."""
 
 
 class ClientSettings(Section):
@@ -206,6 +250,7 @@ class Settings(Section):
     market: MarketSettings = MarketSettings()
     time: TimeSettings = TimeSettings()
     store: StoreSettings = StoreSettings()
+    bus: BusSettings = BusSettings()
     api: ApiSettings = ApiSettings()
     modbus: ModbusSettings = ModbusSettings()
     mqtt: MqttSettings = MqttSettings()

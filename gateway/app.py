@@ -32,7 +32,7 @@ from gateway.store.writer import Writer
 from gateway.street import Carrier
 from gateway.tracking import Tracker
 from marketplace_core.errors import StoreError
-from marketplace_core.ports import Clock, DeviceAdapter
+from marketplace_core.ports import Bus, Clock, DeviceAdapter
 
 _ADAPTERS_WAIT_S: Final = 10.0
 """Wall seconds that dispatch waits for adapters before it starts without the late ones."""
@@ -65,6 +65,7 @@ class Application:
     engine: Engine
     writer: Writer
     readings: Readings
+    bus: Bus
     live: Live
     ingest: Ingest
     quarantine: asyncio.Queue[Quarantined]
@@ -110,6 +111,7 @@ class Application:
         await asyncio.to_thread(self._migrate)
         self.writer.start()
         self.readings.start()
+        await self.live.load()
         self.live.update(await asyncio.to_thread(self.readings.latest))
         rows = await asyncio.to_thread(self._open_setpoints)
         self.restore(rows)
@@ -119,7 +121,9 @@ class Application:
         finally:
             self.readings.stop()
             self.writer.stop()
-            self._write_root()
+            await self.bus.close()
+            await self.live.close()
+            self._write_last_root()
             self.engine.dispose()
 
     async def _serve(
@@ -131,8 +135,15 @@ class Application:
         ready = {protocol: asyncio.Event() for protocol in self.adapters}
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(self._api(started, stop))
-            work = [self._root_periodically(), self._keep_quarantined(), self.observe.run()]
-            work += [self.flags.run(), self.tracker.run()]
+            work = [
+                self.bus.run(),
+                self.live.run(),
+                self._root_periodically(),
+                self._keep_quarantined(),
+                self.observe.run(),
+                self.flags.run(),
+                self.tracker.run(),
+            ]
             work += [carrier.run() for carrier in self.carriers]
             work += [
                 self._adapter(adapter, ready[protocol])
@@ -211,7 +222,17 @@ class Application:
 
     async def _keep_quarantined(self) -> None:
         while True:
-            await self.readings.quarantine(await self.quarantine.get())
+            message = await self.quarantine.get()
+            try:
+                await self.readings.quarantine(message)
+            except StoreError as error:  # counted and logged it was; its evidence is lost
+                _log.warning("quarantine_not_kept", source=message.source, error=str(error))
+
+    def _write_last_root(self) -> None:
+        try:
+            self._write_root()
+        except DBAPIError as error:  # the server is away: the next start signs what is there
+            _log.warning("no_last_root", error=str(error))
 
     def _write_root(self) -> None:
         with self.engine.connect() as connection:

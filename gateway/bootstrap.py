@@ -28,6 +28,7 @@ from gateway.api.application import create_application
 from gateway.api.auth import Authenticator, Principal
 from gateway.api.services import Services
 from gateway.app import Application
+from gateway.backends import open_bus, open_database, open_live, open_readings
 from gateway.bindings import (
     check_unique,
     modbus_endpoints,
@@ -35,11 +36,10 @@ from gateway.bindings import (
     openadr_vens,
     webhook_devices,
 )
-from gateway.bus.local import LocalBus
 from gateway.delivery_book import DeliveryBook
 from gateway.flags import Flags
 from gateway.ingest import Ingest
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.market import Market
 from gateway.notifications import Notify, Relay
 from gateway.observability.health import Health
@@ -57,10 +57,9 @@ from gateway.stages.observe import Observe
 from gateway.stages.plan import Plan
 from gateway.stages.settle import Settle
 from gateway.stages.verify import Verify
-from gateway.store.engine import open_engine, snapshot
+from gateway.store.engine import snapshot
 from gateway.store.journal import Journal
-from gateway.store.readings import Quarantined
-from gateway.store.readings_sqlite import SqliteReadings
+from gateway.store.readings import Quarantined, Readings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
 from gateway.store.sealing import Sealer, load_or_create_sealing_key
 from gateway.store.setpoints import SetpointRow, SetpointState
@@ -97,7 +96,7 @@ class Basis:
     bus: Bus
     metrics: Metrics
     writer: Writer
-    readings: SqliteReadings
+    readings: Readings
     new_id: Callable[[str], str]
     heard: list[Callable[[list[Record]], None]]
     """Who else hears of committed facts in this process, after the bus."""
@@ -130,7 +129,7 @@ def build(
     Fault tests hand in another journal or bus, a virtual day other surroundings.
     """
     around = around or of_this_machine(_time_map(settings))
-    basis = _basis(settings, journal, bus or LocalBus(), around)
+    basis = _basis(settings, journal, bus, around)
     hooks = _hooks(basis)
     if around.adapters is None:
         adapters = _adapters(basis, hooks)
@@ -138,7 +137,7 @@ def build(
         adapters = _field(settings, around.adapters)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     _check_time(settings, profiles)
-    live = LiveState(profiles, basis.clock)
+    live = open_live(settings, profiles, basis.clock, basis.metrics)
     observe = _observe(basis, around.idle_s)
     flags = Flags(writer=basis.writer, clock=basis.clock, profiles=profiles, metrics=basis.metrics)
     intake = Intake(clock=basis.clock, grid=basis.grid, new_id=basis.new_id)
@@ -179,8 +178,8 @@ def build(
         Notify(wall=basis.wall, waiting=hooks.relay.wake),
     ]  # fmt: skip
     return Application(
-        engine=basis.engine, writer=basis.writer, readings=basis.readings, live=live,
-        ingest=ingest, quarantine=quarantine, adapters=adapters,
+        engine=basis.engine, writer=basis.writer, readings=basis.readings, bus=basis.bus,
+        live=live, ingest=ingest, quarantine=quarantine, adapters=adapters,
         carriers=[
             Carrier(stage, engine=basis.engine, writer=basis.writer, bus=basis.bus,
                     metrics=basis.metrics, after=live.warmed if stage.name == "plan" else None)
@@ -194,15 +193,18 @@ def build(
     )  # fmt: skip
 
 
-def _basis(settings: Settings, journal: JournalFactory, bus: Bus, around: Surroundings) -> Basis:
-    clock = around.clock
-    engine = open_engine(settings.store.database)
+def _basis(
+    settings: Settings, journal: JournalFactory, bus: Bus | None, around: Surroundings
+) -> Basis:
+    clock, store = around.clock, settings.store
+    engine = open_database(store)
     market, metrics = settings.market, Metrics()
+    carrying = bus or open_bus(settings.bus, metrics)
     heard: list[Callable[[list[Record]], None]] = []
 
     def publish(records: list[Record]) -> None:
         count_facts(metrics, records)
-        bus.publish(records)
+        carrying.publish(records)
         for each in heard:
             each(records)
 
@@ -212,12 +214,16 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus, around: Surrou
         time_map=around.time_map,
         grid=SettlementGrid(market.settlement_minutes, market.timezone),
         engine=engine,
-        bus=bus,
+        bus=carrying,
         metrics=metrics,
         writer=Writer(
-            engine, journal(clock, settings.store.journal_shards), publish, inline=around.inline
+            engine,
+            journal(clock, store.journal_shards),
+            publish,
+            inline=around.inline,
+            patience_s=store.patience_s,
         ),
-        readings=SqliteReadings(settings.store.readings, inline=around.inline),
+        readings=open_readings(store, inline=around.inline),
         new_id=around.new_id,
         heard=heard,
     )
@@ -414,7 +420,7 @@ def _link_up(adapter: DeviceAdapter) -> bool:
 def _gauges(
     basis: Basis,
     *,
-    live: LiveState,
+    live: Live,
     adapters: Mapping[str, DeviceAdapter],
     health: Health,
     conductor: Conductor,

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Engine
 
 from gateway.flags import Flags
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.observability.metrics import Metrics
 from gateway.running import Running
 from gateway.stages.intake import EMITS, Intake
@@ -45,7 +45,7 @@ class Tracker:
         engine: Engine,
         writer: Writer,
         intake: Intake,
-        live: LiveState,
+        live: Live,
         flags: Flags,
         profiles: Mapping[str, DeviceProfile],
         clock: Clock,

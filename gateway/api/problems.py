@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from marketplace_core.errors import RejectedError, RequestError, StoreError
@@ -49,3 +50,7 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(StoreError)
     async def store_error(_: Request, error: StoreError) -> JSONResponse:
         return problem(503, "Nothing was stored: try again", detail=str(error))
+
+    @app.exception_handler(OperationalError)
+    async def database_away(_: Request, __: OperationalError) -> JSONResponse:
+        return problem(503, "The database does not answer: try again")

@@ -29,6 +29,7 @@ PROTOCOLS: Final = ("modbus", "mqtt", "openadr", "webhook")
 OPEN_SETPOINTS: Final = (
     "planned", "issued", "applied", "refused", "unreachable", "unconfirmed",
 )  # fmt: skip
+SERVERS: Final = ("bus", "live_state")
 WRITERS: Final = ("market", "readings")
 _LATENCY: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -92,6 +93,9 @@ class Metrics:
             "Attempts to deliver by outcome, and endpoints marked broken or messages given up",
             "outcome",
         )
+        self.server_failures = self._counter(
+            "server_failures", "Failed calls to a server that is done without", "server"
+        )
         self.root_failures = self._counter(
             "journal_root_failures", "Signed roots that could not be written"
         )
@@ -151,6 +155,7 @@ class Metrics:
         self.root_age = self._gauge(
             "journal_root_age_seconds", "Seconds since the signed root was last known up to date"
         )
+        self.server_away = self._gauge("server_away", "1 while a server is done without", "server")
         self.writer_queue = self._gauge(
             "writer_queue_depth", "Units of work that wait for a commit", "writer"
         )
@@ -164,7 +169,16 @@ class Metrics:
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(f"flexway_{name}", text, buckets=_LATENCY, registry=self.registry)
 
+    def show_server(self, server: str, *, away: bool) -> None:
+        """Count a failure of a server that is done without, or note that it is back."""
+        self.server_away.labels(server=server).set(away)
+        if away:
+            self.server_failures.labels(server=server).inc()
+
     def _seed(self) -> None:
+        for server in SERVERS:
+            self.show_server(server, away=False)
+            self.server_failures.labels(server=server)
         for name, labels in _SEEDS.items():
             for label, values in labels.items():
                 for value in values:

@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
-from gateway.live import LiveState
+from gateway.live import Live
 from gateway.observability.compliance import Instruction, compliance
 from gateway.observability.health import Health
 from gateway.observability.metrics import OPEN_SETPOINTS, Metrics
@@ -27,7 +27,7 @@ class Watched:
 
     engine: Engine
     clock: Clock
-    live: LiveState
+    live: Live
     adapters: Mapping[str, DeviceAdapter]
     health: Health
     leases: Callable[[], Mapping[str, float]]

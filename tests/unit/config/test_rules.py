@@ -96,8 +96,8 @@ def test_a_whole_site_has_nothing_wrong_with_it(tmp_path: Path) -> None:
         ('[store]\ndatabase = "mysql://x/y"', "", "", ("store.database", 5),
          "'mysql' is no database"),
         ('[store]\ndatabase = "market.db"', "", "", ("store.database", 5), "is no database"),
-        ('[store]\ndatabase = "postgresql+psycopg://u:geheim@h/d"', "", "", ("store.database", 5),
-         "the password stands in the URL"),
+        ('[store]\ndatabase = "postgresql+psycopg://u:geheim@127.0.0.1/d"', "", "", ("store.database", 5),
+         "it holds a password"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_found_on_its_line(  # noqa: PLR0917
@@ -116,7 +116,7 @@ def test_a_contradiction_is_found_on_its_line(  # noqa: PLR0917
 
 
 def test_a_password_in_a_url_is_not_repeated(tmp_path: Path) -> None:
-    text = SITE + '[store]\ndatabase = "postgresql+psycopg://u:geheim@h/d"'
+    text = SITE + '[store]\ndatabase = "postgresql+psycopg://u:geheim@127.0.0.1/d"'
     (found,) = findings(tmp_path, text)
     assert "geheim" not in f"{found.message} {found.remedy}"
 
