@@ -42,7 +42,8 @@ def _database(location: Location, url: str) -> Iterator[Finding]:
     parsed = urlsplit(url)
     if parsed.scheme not in _DATABASES:
         yield Finding(
-            location=location, message=f"{parsed.scheme or 'no scheme'!r} is no database that Flexway knows",
+            location=location,
+            message=f"{parsed.scheme or 'no scheme'!r} is no database that Flexway knows",
             remedy="give sqlite or postgresql",
         )  # fmt: skip
         return

@@ -346,6 +346,8 @@ def _sample(protocol: str, reading: Reading) -> Frame:
     }  # fmt: skip
     if reading.soc_kwh is not None:
         frame["soc_kwh"] = reading.soc_kwh
+    if reading.register_kwh is not None:
+        frame["register_kwh"] = reading.register_kwh
     if protocol == "webhook":
         frame["available"] = reading.available
     return frame

@@ -44,14 +44,19 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     soc_kwh: float | None = None
     """Usable energy in a battery."""
     exported_kwh: float = 0.0
-    imported_kwh: float = 0.0
-    """A meter's registers."""
+    imported_kwh: float | None = None
+    """A meter's registers; None for a device that is no meter."""
     unserved_kwh: float = 0.0
     """Energy that cars which left went without."""
     wanted_kwh: float | None = None
     """Energy that a plugged-in car still wants."""
     leaves: datetime | None = None
     """When that car leaves."""
+
+    @property
+    def register_kwh(self) -> float | None:
+        """A meter's net energy, export minus import."""
+        return None if self.imported_kwh is None else self.exported_kwh - self.imported_kwh
 
 
 class _HomePlant:
@@ -294,6 +299,7 @@ class Minutes:
             soc_kwh=moment.soc_kwh,
             available=moment.available,
             sample_kw=Kw(moment.power_kw),
+            register_kwh=moment.register_kwh,
             wanted_kwh=moment.wanted_kwh,
             leaves_at=moment.leaves,
         )

@@ -13,6 +13,7 @@ from gateway.observability.metrics import Metrics
 from gateway.store.readings import Quarantined, Readings
 from marketplace_core.ports import Clock
 from marketplace_core.verification.flags import FlagKind
+from marketplace_core.verification.gaps import fill
 from marketplace_core.verification.reading import Reading
 
 _log = structlog.get_logger(__name__)
@@ -43,11 +44,23 @@ class Ingest:
 
     async def store(self, readings: Sequence[Reading]) -> None:
         """Return once the readings are durable; duplicates vanish. Raises StoreError."""
-        fresh = await self._readings.store(readings)
+        fresh = await self._readings.store(self._filled(readings))
         self._metrics.readings.inc(len(fresh))
-        self._metrics.duplicates.inc(len(readings) - len(fresh))
+        self._metrics.duplicates.inc(max(0, len(readings) - len(fresh)))
         self._live.update(fresh)
         self._stored(fresh)
+
+    def _filled(self, readings: Sequence[Reading]) -> Sequence[Reading]:
+        """The readings, and before each what its meter counted since it was last heard."""
+        filled: list[Reading] = []
+        for reading in readings:
+            if reading.register_kwh is not None:
+                before = self._live.newest(reading.series)
+                gap = None if before is None else fill(before, reading)
+                if gap is not None:
+                    filled.append(gap)
+            filled.append(reading)
+        return filled
 
     def quarantine(self, *, source: str, reason: str, evidence: bytes, device_id: str = "") -> None:
         """Put a malformed message aside, counted and shown."""

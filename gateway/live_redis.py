@@ -54,6 +54,9 @@ class _Hash(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     available: int
     soc_kwh: float | None = None
     sample_kw: float | None = None
+    register_kwh: float | None = None
+    wanted_kwh: float | None = None
+    leaves_us: int | None = None
 
 
 class _Flush(msgspec.Struct, frozen=True, array_like=True):
@@ -205,7 +208,9 @@ def _arguments(reading: Reading) -> list[Any]:
     fields = _Hash(
         start_us=to_us(reading.start), seconds=reading.seconds, power_kw=reading.power_kw,
         boot=reading.boot, sequence=reading.sequence, available=int(reading.available),
-        soc_kwh=reading.soc_kwh, sample_kw=reading.sample_kw,
+        soc_kwh=reading.soc_kwh, sample_kw=reading.sample_kw, register_kwh=reading.register_kwh,
+        wanted_kwh=reading.wanted_kwh,
+        leaves_us=None if reading.leaves_at is None else to_us(reading.leaves_at),
     )  # fmt: skip
     named = {name: value for name, value in msgspec.structs.asdict(fields).items()
              if value is not None}  # fmt: skip
@@ -220,11 +225,13 @@ def _reading(device_id: str, fields: Mapping[bytes, bytes]) -> Reading | None:
         text = {name.decode(): value.decode() for name, value in fields.items()}
         found = msgspec.convert(text, type=_Hash, strict=False)
         start = from_us(found.start_us)
+        leaves = None if found.leaves_us is None else from_us(found.leaves_us)
     except (msgspec.ValidationError, UnicodeDecodeError, OverflowError):
         return None
     sample = None if found.sample_kw is None else Kw(found.sample_kw)
     return Reading(
         series=device_id, start=start, seconds=found.seconds, power_kw=Kw(found.power_kw),
         boot=found.boot, sequence=found.sequence, available=bool(found.available),
-        soc_kwh=found.soc_kwh, sample_kw=sample,
+        soc_kwh=found.soc_kwh, sample_kw=sample, register_kwh=found.register_kwh,
+        wanted_kwh=found.wanted_kwh, leaves_at=leaves,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -275,8 +275,8 @@ class ModbusAdapter:
 
     async def _sample(self, bound: _Bound, at: datetime, last: datetime | None) -> Reading | None:
         endpoint = bound.endpoint
-        power_kw = await self._power(bound)
-        stored = None
+        measured = await self._measured(bound)
+        power_kw, stored = _power(endpoint, measured), None
         if endpoint.role == "battery" and _STORAGE in bound.unit.addresses:
             available = (await bound.unit.read(_STORAGE)).get("WHAvail")
             stored = available / 1000.0 if isinstance(available, int | float) else None
@@ -292,21 +292,40 @@ class ModbusAdapter:
             seconds=since,
             power_kw=Kw(power_kw),
             soc_kwh=stored,
+            register_kwh=_register(endpoint, measured),
         )
 
-    async def _power(self, bound: _Bound) -> float | None:
-        endpoint = bound.endpoint
+    async def _measured(self, bound: _Bound) -> Mapping[str, Value]:
+        """Points of the model that measures the unit's power."""
         if not bound.unit.addresses:
             await bound.unit.discover()
-        for model in _POWER_MODELS[endpoint.role]:
+        for model in _POWER_MODELS[bound.endpoint.role]:
             if model in bound.unit.addresses:
-                watts: Value = (await bound.unit.read(model)).get("W")
-                sign = endpoint.meter_sign if endpoint.role == "meter" else 1
-                return sign * watts / 1000.0 if isinstance(watts, int | float) else None
-        raise SunSpecError(f"{endpoint.device_id} has no model that measures power")
+                return await bound.unit.read(model)
+        raise SunSpecError(f"{bound.endpoint.device_id} has no model that measures power")
 
     def _market_seconds(self, wall_s: float | None) -> float | None:
         return None if wall_s is None else wall_s * self._time.speed
+
+
+def _power(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
+    """Kilowatts, injection positive."""
+    watts = points.get("W")
+    sign = endpoint.meter_sign if endpoint.role == "meter" else 1
+    return sign * watts / 1000.0 if isinstance(watts, int | float) else None
+
+
+def _register(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
+    """A meter's net energy in kWh, export minus import; None where it does not tell both.
+
+    The two registers are named by their direction, whatever the sign of the power.
+    """
+    imported, exported = points.get("TotWhImp"), points.get("TotWhExp")
+    if endpoint.role != "meter":
+        return None
+    if not isinstance(imported, int | float) or not isinstance(exported, int | float):
+        return None
+    return (exported - imported) / 1000.0
 
 
 def _refused(setpoint: Setpoint, at: datetime, reason: str) -> Refused:

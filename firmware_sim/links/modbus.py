@@ -111,7 +111,7 @@ class _HomeUnits:
         self._battery.publish(power_kw=battery.power_kw, soc_kwh=battery.soc_kwh or 0.0)
         self._inverter.publish(power_kw=moments[self.home.inverter].power_kw)
         self._meter.publish(
-            power_kw=meter.power_kw, imported_kwh=meter.imported_kwh,
+            power_kw=meter.power_kw, imported_kwh=meter.imported_kwh or 0.0,
             exported_kwh=meter.exported_kwh,
         )  # fmt: skip
 

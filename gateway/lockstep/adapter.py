@@ -171,5 +171,5 @@ def _reading(frame: Frame) -> Reading:
     return Reading(
         series=frame["device"], start=from_us(frame["start_us"]), seconds=frame["seconds"],
         power_kw=Kw(frame["power_kw"]), soc_kwh=frame.get("soc_kwh"),
-        available=frame.get("available", True),
+        available=frame.get("available", True), register_kwh=frame.get("register_kwh"),
     )  # fmt: skip

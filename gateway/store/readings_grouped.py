@@ -6,7 +6,7 @@ import abc
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -25,8 +25,8 @@ _GROUP: Final = 512
 _MAX_EVIDENCE: Final = 4096
 """Bytes of a malformed message that are kept."""
 
-Row = tuple[int, int, float, float, float | None, bool, float | None]
-"""at_us, series number, seconds, power_kw, soc_kwh, available, sample_kw."""
+Row = tuple[int, int, float, float, float | None, bool, float | None, float | None]
+"""at_us, series number, seconds, power_kw, soc_kwh, available, sample_kw, register_kwh."""
 Mark = tuple[int, int, int]
 """Series number, boot, and the sequence number up to which everything is in."""
 
@@ -199,7 +199,7 @@ def _finish(batches: list[_Batch]) -> None:
 def _row(reading: Reading, number: int) -> Row:
     return (
         to_us(reading.start), number, reading.seconds, reading.power_kw, reading.soc_kwh,
-        reading.available, reading.sample_kw,
+        reading.available, reading.sample_kw, reading.register_kwh,
     )  # fmt: skip
 
 
@@ -215,11 +215,11 @@ def to_series(rows: Iterable[Sequence[float]], start: datetime) -> SeriesData:
     return SeriesData(table[:, 0], table[:, 1], table[:, 2])
 
 
-def to_reading(row: tuple[str, int, float, float, float | None, object, float | None]) -> Reading:
-    """A row of `(name, *Row)`, as it was stored, as the reading it was."""
-    name, at_us, seconds, power_kw, soc_kwh, available, sample_kw = row
+def to_reading(row: Sequence[Any]) -> Reading:
+    """A row of `(name, *Row)` without the series number, as the reading it was."""
+    name, at_us, seconds, power_kw, soc_kwh, available, sample_kw, register_kwh = row
     return Reading(
         series=name, start=from_us(at_us), seconds=seconds, power_kw=Kw(power_kw),
         soc_kwh=soc_kwh, available=bool(available),
-        sample_kw=None if sample_kw is None else Kw(sample_kw),
+        sample_kw=None if sample_kw is None else Kw(sample_kw), register_kwh=register_kwh,
     )  # fmt: skip

@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS flexway_readings.series (
 CREATE TABLE IF NOT EXISTS flexway_readings.readings (
   at_us bigint NOT NULL, series integer NOT NULL, seconds float8 NOT NULL,
   power_kw float8 NOT NULL, soc_kwh float8, available boolean NOT NULL, sample_kw float8,
-  PRIMARY KEY (series, at_us));
+  register_kwh float8, PRIMARY KEY (series, at_us));
+ALTER TABLE flexway_readings.readings ADD COLUMN IF NOT EXISTS register_kwh float8;
 CREATE TABLE IF NOT EXISTS flexway_readings.marks (
   series integer NOT NULL, boot bigint NOT NULL, through bigint NOT NULL,
   PRIMARY KEY (series, boot));
@@ -51,9 +52,9 @@ CREATE TABLE IF NOT EXISTS flexway_readings.quarantine (
 _STAGE: Final = """
 CREATE TEMPORARY TABLE IF NOT EXISTS staged (
   at_us bigint, series integer, seconds float8, power_kw float8, soc_kwh float8,
-  available boolean, sample_kw float8) ON COMMIT DELETE ROWS
+  available boolean, sample_kw float8, register_kwh float8) ON COMMIT DELETE ROWS
 """
-_TYPES: Final = ["int8", "int4", "float8", "float8", "float8", "bool", "float8"]
+_TYPES: Final = ["int8", "int4", "float8", "float8", "float8", "bool", "float8", "float8"]
 _COPY: Final = "COPY staged FROM STDIN (FORMAT BINARY)"
 _INSERT: Final = "INSERT INTO flexway_readings.readings SELECT * FROM staged ON CONFLICT DO NOTHING"
 _MARK: Final = (
@@ -80,7 +81,8 @@ _BETWEEN: Final = (
     " (SELECT number FROM flexway_readings.series WHERE name = %s) ORDER BY at_us"
 )
 _LATEST: Final = (
-    "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw"
+    "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw,"
+    " r.register_kwh"
     " FROM flexway_readings.series s CROSS JOIN LATERAL (SELECT * FROM flexway_readings.readings"
     " WHERE series = s.number ORDER BY at_us DESC LIMIT 1) r ORDER BY s.name"
 )

@@ -29,7 +29,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS readings (
   at_us INTEGER NOT NULL, series INTEGER NOT NULL, seconds REAL NOT NULL, power_kw REAL NOT NULL,
-  soc_kwh REAL, available INTEGER NOT NULL, sample_kw REAL,
+  soc_kwh REAL, available INTEGER NOT NULL, sample_kw REAL, register_kwh REAL,
   PRIMARY KEY (at_us, series)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (
   series INTEGER NOT NULL, boot INTEGER NOT NULL, through INTEGER NOT NULL,
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS quarantine (
   number INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, source TEXT NOT NULL, reason TEXT NOT NULL,
   evidence BLOB NOT NULL);
 """
-_INSERT: Final = "INSERT OR IGNORE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT: Final = "INSERT OR IGNORE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _MARK: Final = "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)"
 _PUT_ASIDE: Final = "INSERT INTO quarantine (at_us, source, reason, evidence) VALUES (?, ?, ?, ?)"
 _PUT_ASIDE_NEWEST: Final = (
@@ -49,7 +49,8 @@ _BETWEEN: Final = (
     " AND series = (SELECT number FROM series WHERE name = ?) ORDER BY at_us"
 )
 _LATEST: Final = (
-    "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw"
+    "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw,"
+    " r.register_kwh"
     " FROM readings r JOIN series s ON s.number = r.series WHERE (r.at_us, r.series) IN"
     " (SELECT max(at_us), series FROM readings GROUP BY series) ORDER BY s.name"
 )
@@ -68,6 +69,9 @@ class SqliteReadings(GroupedReadings):
         self._connection: sqlite3.Connection | None = None
         with closing(self._connect()) as connection:
             connection.executescript(_SCHEMA)
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(readings)")}
+            if "register_kwh" not in columns:  # a file of an earlier version
+                connection.execute("ALTER TABLE readings ADD COLUMN register_kwh REAL")
 
     def quarantined(self, limit: int = 100) -> list[Quarantined]:
         """The newest messages put aside."""

@@ -31,6 +31,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the device says it can be driven now (a car is plugged in, a battery is healthy)."""
     sample_kw: Kw | None = None
     """Instantaneous power at the end of the span, where it differs from the mean."""
+    register_kwh: float | None = None
+    """Net energy register (export minus import) at the end of the span: a gap is filled from it."""
     wanted_kwh: float | None = None
     """Energy that a load with a deadline (a plugged-in car) still wants to take."""
     leaves_at: datetime | None = None

@@ -96,7 +96,7 @@ def test_a_whole_site_has_nothing_wrong_with_it(tmp_path: Path) -> None:
         ('[store]\ndatabase = "mysql://x/y"', "", "", ("store.database", 5),
          "'mysql' is no database"),
         ('[store]\ndatabase = "market.db"', "", "", ("store.database", 5), "is no database"),
-        ('[store]\ndatabase = "postgresql+psycopg://u:geheim@127.0.0.1/d"', "", "", ("store.database", 5),
+        ('[store]\ndatabase = "postgresql://u:geheim@127.0.0.1/d"', "", "", ("store.database", 5),
          "it holds a password"),
     ],
 )  # fmt: skip
