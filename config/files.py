@@ -122,7 +122,7 @@ def _writable(settings: Settings) -> Iterator[Finding]:
     store = settings.store
     places: list[tuple[Location, Path | None]] = [
         (("store", "database"), database_file(settings)),
-        (("store", "readings"), store.readings),
+        (("store", "readings"), None if "://" in str(store.readings) else Path(store.readings)),
         (("store", "roots"), store.roots),
         (("store", "signing_key"), None if store.signing_key.exists() else store.signing_key),
     ]
