@@ -58,8 +58,10 @@ init() {
   certificate mqtt "DNS:$host,DNS:mosquitto,DNS:localhost,IP:127.0.0.1"
   random | keep postgres_password
   printf 'postgres:5432:flexway:flexway:%s\n' "$(cat "$secrets/postgres_password")" | keep pgpass
-  printf 'requirepass %s\nappendonly yes\nappendfsync everysec\ndir /data\n' "$(random)" |
-    keep redis.conf
+  certificate postgres DNS:postgres
+  certificate redis "DNS:redis,DNS:localhost,IP:127.0.0.1"
+  random | keep redis_password
+  redis_conf | keep redis.conf
   random | keep mqtt_password
   if [ ! -e "$secrets/mqtt_passwords" ]; then
     printf 'flexway-gateway:%s\n' "$(cat "$secrets/mqtt_password")" >"$secrets/mqtt_passwords"
@@ -68,13 +70,29 @@ init() {
   hand_out
 }
 
+redis_conf() { # TLS only, with a password, on disk
+  cat <<END
+port 0
+tls-port 6379
+tls-cert-file /run/secrets/redis.pem
+tls-key-file /run/secrets/redis.key
+tls-ca-cert-file /run/secrets/ca.pem
+tls-auth-clients no
+requirepass $(cat "$secrets/redis_password")
+appendonly yes
+appendfsync everysec
+maxmemory-policy noeviction
+dir /data
+END
+}
+
 hand_out() {
   unowned=no
   chmod 711 "$secrets"
-  for file in api.pem api.key mqtt_password pgpass; do own $gateway $file; done
+  for file in api.pem api.key mqtt_password pgpass redis_password; do own $gateway $file; done
   for file in mqtt.pem mqtt.key mqtt_passwords; do own $broker $file; done
-  own $redis redis.conf
-  own $postgres postgres_password
+  for file in redis.pem redis.key redis.conf; do own $redis $file; done
+  for file in postgres.pem postgres.key postgres_password; do own $postgres $file; done
   chmod 644 "$secrets/ca.pem" # public: devices and browsers need it too
   if [ $unowned = yes ]; then
     echo "files belong to $(id -un): run with sudo, or the containers cannot read them" >&2

@@ -213,12 +213,7 @@ class Application:
     async def _root_periodically(self) -> None:
         while True:
             await asyncio.sleep(self.root_every_s)
-            try:
-                await asyncio.to_thread(self._write_root)
-            except OSError as error:
-                # A full or missing disk of the roots stops no dispatch: it is shown and retried.
-                self.metrics.root_failures.inc()
-                _log.error("root_not_written", error=str(error))
+            await asyncio.to_thread(self._write_root)
 
     async def _keep_quarantined(self) -> None:
         while True:
@@ -237,7 +232,12 @@ class Application:
     def _write_root(self) -> None:
         with self.engine.connect() as connection:
             heads = read_heads(connection)
-        self.roots.write(self.clock.now(), heads)
+        try:
+            self.roots.write(self.clock.now(), heads)
+        except OSError as error:
+            # A full or missing disk of the roots stops no dispatch: it is shown and retried.
+            self.metrics.root_failures.inc()
+            _log.error("root_not_written", error=str(error))
 
     def _open_setpoints(self) -> list[SetpointRow]:
         with self.engine.connect() as connection:

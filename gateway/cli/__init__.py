@@ -7,28 +7,37 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Final
 
 import click
 
-from gateway.cli.check import check
-from gateway.cli.demo import demo
-from gateway.cli.journal import journal
-from gateway.cli.serve import serve
 from marketplace_core.errors import ConfigError, FlexwayError
 
 CONFIG_EXIT = 3
+_COMMANDS: Final = ("check", "demo", "journal", "serve")
+"""Each is a module of its own, imported when it is called: the service starts without plots."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands found by name; those added otherwise are found as well."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command."""
+        return sorted({*super().list_commands(ctx), *_COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One command; None when there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(f"gateway.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flexway")
 def flexway() -> None:
     """Buy and deliver flexibility from distributed energy resources."""
-
-
-flexway.add_command(check)
-flexway.add_command(demo)
-flexway.add_command(journal)
-flexway.add_command(serve)
 
 
 def main() -> None:

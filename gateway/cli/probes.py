@@ -79,11 +79,13 @@ async def _within(timeout_s: float, name: str, report: Report, question: Awaitab
 
 
 def redis_servers(settings: BaseModel) -> Iterator[tuple[str, Path | None]]:
-    """Every Redis that some section names by URL, and the section's password file."""
+    """Every Redis that some section uses, by URL, and the section's password file."""
     for name in type(settings).model_fields:
         section = getattr(settings, name)
-        for key in getattr(type(section), "model_fields", ()):
-            value = getattr(section, key)
+        values = [getattr(section, key) for key in getattr(type(section), "model_fields", ())]
+        if "redis" not in values:
+            continue  # nothing here is kept in Redis: its URL is a default that nobody uses
+        for value in values:
             if isinstance(value, str) and value.startswith(_REDIS):
                 yield value, getattr(section, "password_file", None)
 

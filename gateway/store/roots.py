@@ -60,6 +60,7 @@ class RootLog:
         """Market time at which the newest root was last known to say what the journal says."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._previous = self._repair()
+        self._torn = False
 
     def write(self, at: datetime, heads: Mapping[int, tuple[int, bytes]]) -> bool:
         """Append a root unless nothing moved since the last; True when one was written.
@@ -69,26 +70,26 @@ class RootLog:
         if heads == self._heads:
             self.current_at = at
             return False
+        if self._torn:
+            self._previous, self._torn = self._repair(), False
         named = {str(shard): (seq, digest.hex()) for shard, (seq, digest) in heads.items()}
         root = Root(at=at, heads=named, previous=self._previous)
         signature = self._key.sign(root.signed_bytes()).hex()
         line = msgspec.json.encode(
             msgspec.structs.replace(root, signature=signature), order="deterministic"
         )
-        try:
-            self._append(line)
-        except OSError:
-            self._previous = self._repair()  # the disk may be full in the middle of a line
-            raise
+        self._append(line)
         self._previous = hashlib.sha256(line).hexdigest()
         self._heads, self.current_at = dict(heads), at
         return True
 
     def _append(self, line: bytes) -> None:
+        self._torn = True  # until it is whole: the disk may be full in the middle of a line
         with self._path.open("ab") as file:
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self._torn = False
 
     def _repair(self) -> str:
         """Cut off a line torn by a crash; return the hash of the last whole one."""

@@ -149,6 +149,7 @@ def test_a_damaged_database_is_found_and_left_alone(tmp_path: Path) -> None:
 
 
 class BusSection(BaseModel):
+    kind: str = "redis"
     url: str
     password_file: Path | None = None
 
@@ -185,5 +186,7 @@ def test_redis_is_pinged_with_the_password_of_its_file(tmp_path: Path) -> None:
                 {"lab": True, "bus": bus, "store": store, "api": {"port": free_port()}}
             )
             assert list(redis_servers(settings)) == [(url, tmp_path / file)]
+            unused = bus.model_copy(update={"kind": "local"})
+            assert not list(redis_servers(settings.model_copy(update={"bus": unused})))
             assert probe(settings)[f"redis {url}"].ok is ok
     assert not probe(settings)[f"redis {url}"].ok

@@ -21,6 +21,8 @@ from pathlib import Path
 import aiomqtt
 import httpx
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from adapters.mqtt.wire import topic
 from gateway.children import Child
@@ -158,6 +160,44 @@ def test_plain_text_is_not_answered(tmp_path: Path, secrets: Path) -> None:
 
     with shipped_broker(tmp_path, secrets) as port, pytest.raises(aiomqtt.MqttError):
         asyncio.run(enter(port))
+
+
+@contextmanager
+def shipped_redis(folder: Path, secrets: Path) -> Iterator[int]:
+    """Redis with the generated configuration, on a free port."""
+    port = free_port()
+    text = (secrets / "redis.conf").read_text().replace("tls-port 6379", f"tls-port {port}")
+    text = text.replace("/run/secrets", str(secrets)).replace("dir /data", f"dir {folder}")
+    path = folder / "redis.conf"
+    path.write_text(text)
+    binary = shutil.which("redis-server")
+    assert binary is not None
+    process = subprocess.Popen([binary, str(path)], stdout=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def ping(port: int, scheme: str, secrets: Path, password: str | None) -> bool:
+    query = f"?ssl_ca_certs={secrets / 'ca.pem'}" if scheme == "rediss" else ""
+    url = f"{scheme}://127.0.0.1:{port}/0{query}"
+    async with Redis.from_url(url, password=password, socket_timeout=5) as client:
+        try:
+            return bool(await client.ping())
+        except RedisError:
+            return False
+
+
+def test_redis_takes_tls_and_a_password_and_nothing_less(tmp_path: Path, secrets: Path) -> None:
+    password = (secrets / "redis_password").read_text().strip()
+    with shipped_redis(tmp_path, secrets) as port:
+        assert asyncio.run(ping(port, "rediss", secrets, password))
+        assert not asyncio.run(ping(port, "rediss", secrets, None))
+        assert not asyncio.run(ping(port, "rediss", secrets, "wrong"))
+        assert not asyncio.run(ping(port, "redis", secrets, password))
 
 
 def test_a_device_has_one_login(secrets: Path) -> None:
