@@ -37,7 +37,6 @@ from marketplace_core.ports import Clock, Record
 
 _IDLE_S: Final = 1.0
 """Longest wait between two looks at the outbox."""
-_FIRST_RETRY_S: Final = 5.0
 _LONGEST_RETRY_S: Final = 300.0
 _ONE_DELIVERY_S: Final = 60.0
 """A delivery and its repeats end after this, and the message waits on."""
@@ -93,9 +92,13 @@ class Relay:
         clock: Clock,
         wall: Wall,
         count: Callable[[str], None],
+        first_retry_s: float,
         give_up: timedelta,
     ) -> None:
-        """`give_up`: age at which a message that was never taken is put aside as dead."""
+        """`first_retry_s`: wall seconds after the first failure; they double with each.
+
+        `give_up`: age at which a message that was never taken is put aside as dead.
+        """
         self._book = book
         self._engine = engine
         self._writer = writer
@@ -104,6 +107,7 @@ class Relay:
         self._clock = clock
         self._wall = wall
         self._count = count
+        self._first_retry_s = first_retry_s
         self._give_up = give_up
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
@@ -158,7 +162,7 @@ class Relay:
         """Let a message wait on, longer each time; give it up once it is too old."""
         failures = self._failures.get(owner.id, 0)
         self._failures[owner.id] = failures + 1
-        wait = min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(failures, 10))
+        wait = min(_LONGEST_RETRY_S, self._first_retry_s * 2.0 ** min(failures, 10))
         self._retry_at[owner.id] = self._clock.monotonic() + wait
         if self._wall() - waiting.since < self._give_up:
             return

@@ -174,12 +174,12 @@ class WebhookAdapter:
 
     async def _tell(self, device: WebhookDevice, told: Told) -> Delivered:
         """Deliver a dispatch unless it is acknowledged; note what came of it."""
-        setpoint, doubtful = told.setpoint, told.standing is Standing.DOUBTFUL
+        setpoint = told.setpoint
         if told.standing is Standing.ACKNOWLEDGED and told.withdrawn_by is None:
             return Accepted()
         endpoint = await self._endpoint(device)
         if endpoint is None:
-            return self._note(told, Unclear(_NOBODY) if doubtful else NotSent(_NOBODY))
+            return self._note(told, Unclear(_NOBODY) if told.doubted else NotSent(_NOBODY))
         told.standing = Standing.SENDING
         message = dispatch(
             setpoint, device.profile, issued_at=self._issue_instant(), time_map=self._map
@@ -188,7 +188,7 @@ class WebhookAdapter:
             self._delivery(endpoint, message),
             until=self._deadline(setpoint),
             withdrawn=lambda: told.withdrawn_by is not None,
-            doubtful=doubtful,
+            doubtful=told.doubted,
         )
         if told.withdrawn_by is not None:
             # the cancellation is newer: whatever came of this, it does not stand
@@ -200,7 +200,7 @@ class WebhookAdapter:
             case Accepted():
                 told.standing = Standing.ACKNOWLEDGED
             case Unclear():
-                told.standing = Standing.DOUBTFUL
+                told.standing, told.doubted = Standing.DOUBTFUL, True
             case Declined() | NotSent():
                 self._book.drop(told)
         return result
@@ -238,7 +238,8 @@ class WebhookAdapter:
         if status.active and status.setpoint_id == setpoint.id:
             told.standing = Standing.ACKNOWLEDGED
         elif told.standing is Standing.ACKNOWLEDGED:
-            told.standing = Standing.DOUBTFUL  # it lost what it had said yes to
+            # it lost what it had said yes to
+            told.standing, told.doubted = Standing.DOUBTFUL, True
         return ReadBack(
             device_id=device_id,
             at=self._clock.now(),
@@ -269,14 +270,23 @@ class WebhookAdapter:
 
     async def _settle_periodically(self) -> None:
         """Repeat what may have arrived and was not answered, while it means anything."""
-        while True:
-            await asyncio.sleep(self._policy.trial_every_s)
-            async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(self._policy.trial_every_s)
                 for told in self._book.unsettled(self._clock.now()):
                     device = self._devices.get(told.setpoint.device_id)
                     if device is not None:
-                        again = self._tell if told.withdrawn_by is None else self._withdraw
-                        tasks.create_task(again(device, told))
+                        told.settling = True
+                        tasks.create_task(self._settle(device, told))
+
+    async def _settle(self, device: WebhookDevice, told: Told) -> None:
+        try:
+            if told.withdrawn_by is None:
+                await self._tell(device, told)
+            else:
+                await self._withdraw(device, told)
+        finally:
+            told.settling = False
 
     async def _endpoint(self, device: WebhookDevice) -> Endpoint | None:
         endpoint = await self._directory(device.organisation)
