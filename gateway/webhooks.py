@@ -15,7 +15,7 @@ from adapters.webhook.address import same_origin, url_fault
 from adapters.webhook.config import WebhookPolicy
 from adapters.webhook.courier import Courier
 from adapters.webhook.link import Answered, Link
-from adapters.webhook.wire import Ping, encode
+from adapters.webhook.wire import Accepted, Ping, encode, read_reply
 from gateway.delivery_book import DeliveryBook, Wall
 from gateway.store.sealing import Sealer
 from gateway.store.webhook_log import DeliveryRow, deliveries_of
@@ -35,7 +35,6 @@ EVENTS: Final = (
     DISPATCH, "order.planned", "order.infeasible", "order.rejected", "order.settled",
 )  # fmt: skip
 """What an endpoint can take."""
-_TESTED_OK: Final = range(200, 300)
 
 
 class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,18 +146,17 @@ class Webhooks:
         """Ping an endpoint now; RejectedError when it is not its own."""
         row = await asyncio.to_thread(self._own, organisation, webhook_id)
         ping = Ping(id=self._new_id("png"), issued_at=self._wall())
-        exchange = await self._courier.ask(
-            self._book.endpoint(row), "POST", row.url, body=encode(ping), delivery_id=ping.id
-        )
+        exchange = await self._courier.ping(self._book.endpoint(row), encode(ping), ping.id)
         if not isinstance(exchange, Answered):
             return PingResult(
                 delivered=False, http_status=None, latency_ms=None, detail=exchange.reason
             )
+        reply = read_reply(exchange.status, exchange.body)
         return PingResult(
-            delivered=exchange.status in _TESTED_OK,
+            delivered=isinstance(reply, Accepted),
             http_status=exchange.status,
             latency_ms=round(exchange.latency_s * 1000),
-            detail=self._courier.lane(row.id).last_fault,
+            detail="" if isinstance(reply, Accepted) else reply.reason,
         )
 
     def _own(self, organisation: str, webhook_id: str) -> WebhookRow:

@@ -231,7 +231,7 @@ class WebhookAdapter:
     async def _ask(self, endpoint: Endpoint, told: Told) -> ReadBack:
         setpoint, device_id = told.setpoint, told.setpoint.device_id
         url = f"{endpoint.status_url.rstrip('/')}/{setpoint.order_id}"
-        exchange = await self._courier.ask(endpoint, "GET", url)
+        exchange = await self._courier.ask(endpoint, url)
         if not isinstance(exchange, Answered):
             raise DeviceError(exchange.reason, device_id=device_id, retryable=True)
         status = _status(exchange, device_id)
@@ -263,10 +263,7 @@ class WebhookAdapter:
             return
         self._endpoints[organisation] = endpoint.id
         ping = Ping(id=self._new_id("png"), issued_at=self._wall())
-        await self._courier.ask(
-            endpoint, "POST", endpoint.url, body=encode(ping),
-            delivery_id=delivery_id(endpoint.id, ping.id),
-        )  # fmt: skip
+        await self._courier.ping(endpoint, encode(ping), ping.id)
 
     async def _settle_periodically(self) -> None:
         """Repeat what may have arrived and was not answered, while it means anything."""

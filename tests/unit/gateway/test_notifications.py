@@ -28,7 +28,7 @@ from gateway.store.webhook_log import (
     enqueue,
     first_waiting,
 )
-from gateway.store.webhooks import WebhookRow, add_webhook, remove_webhook
+from gateway.store.webhooks import WebhookRow, add_webhook, remove_webhook, replace_secret
 from gateway.store.writer import Writer
 from gateway.webhooks import EVENTS as OFFERED
 from marketplace_core.errors import RejectedError
@@ -231,6 +231,20 @@ async def test_a_webhook_that_is_deleted_takes_everything_with_it(
         assert (await here.book.attempting(gone)).number == 1
         assert here.deliveries(row) == []
         assert await here.book.dispatch_endpoint("org_a") is None
+
+
+async def test_a_secret_that_does_not_open_harms_its_own_webhook_only(
+    engine: Engine, start_writer: Callable[[], Writer]
+) -> None:
+    async with foreign(says(http(200))) as good, post(engine, start_writer()) as here:
+        bad, fine = await here.add("org_a", good.url), await here.add("org_b", good.url)
+        await here.writer.transact(
+            lambda tx: replace_secret(tx.connection, bad, secret=b"x" * 40, previous_until=wall())
+        )
+        await here.wait(bad, 1)
+        await here.wait(fine, 7, 8)
+        await eventually(lambda: numbers_of(good) == [7, 8], what="the other webhook")
+        await eventually(lambda: here.left() == 1, what="its outbox to be empty")
 
 
 def test_every_event_that_is_told_can_be_subscribed_to() -> None:

@@ -44,7 +44,7 @@ def settings(folder: Path, **webhook: Any) -> Settings:
         database=f"sqlite:///{folder / 'market.db'}", readings=folder / "readings.db",
         roots=folder / "roots.jsonl", signing_key=folder / "keys" / "key.pem",
     )  # fmt: skip
-    quick = {"connect_timeout_s": 0.5, "answer_timeout_s": 2.0, "backoff_s": 0.01, **webhook}
+    quick = {"connect_timeout_s": 1.5, "answer_timeout_s": 4.0, "backoff_s": 0.01, **webhook}
     return Settings(
         lab=True, store=store, api=ApiSettings(port=0, clients=clients),
         market=MarketSettings(timezone="UTC", settlement_minutes=5, currency="USD"),
@@ -215,6 +215,9 @@ async def test_while_a_secret_is_rotated_both_are_signed_with_and_then_one(tmp_p
         aggregator.secrets[:] = [made["secret"]]
         tested = (await api.post(f"{path}/test", headers=by("org_s"))).json()
         assert (tested["delivered"], tested["http_status"]) == (False, 401)
+        assert "not set up" in tested["detail"]
+        (listed,) = (await api.get("/v1/webhooks", headers=by("org_s"))).json()
+        assert listed["state"] == "failing"
         aggregator.secrets[:] = [rotated["secret"]]
         assert (await api.post(f"{path}/test", headers=by("org_s"))).json()["delivered"]
 
@@ -278,6 +281,8 @@ async def test_a_row_that_was_copied_to_another_does_not_open(
     async with service(tmp_path) as api:
         tested = await api.post(f"/v1/webhooks/{theirs['id']}/test", headers=by("org_t"))
         assert tested.status_code == 503
+        still = await api.post(f"/v1/webhooks/{mine['id']}/test", headers=by("org_s"))
+        assert still.json()["delivered"]
 
 
 def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -> None:

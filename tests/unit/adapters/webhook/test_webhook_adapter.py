@@ -156,10 +156,11 @@ async def silent(_: Request, __: asyncio.StreamWriter) -> None:
     "behave", [silent, says(http(500)), says(http(200, b"<html>welcome</html>"))]
 )
 async def test_without_an_answer_it_is_unconfirmed_never_active(behave: object) -> None:
-    async with foreign(behave) as server, rig([endpoint(server.url)]) as here:  # type: ignore[arg-type]
+    twice = dataclasses.replace(FAST, attempts=2)
+    async with foreign(behave) as server, rig([endpoint(server.url)], policy=twice) as here:  # type: ignore[arg-type]
         (outcome,) = await issue(here, setpoint())
         assert isinstance(outcome, Unconfirmed)
-        assert len(server.requests) == FAST.attempts
+        assert len(server.requests) == 2
         assert not (await here.adapter.read_back("agg-1")).active
         assert here.log.ends[-1][1] is DeliveryStatus.UNCONFIRMED
 
@@ -322,6 +323,44 @@ async def test_a_dead_endpoint_is_noticed_by_pings_and_so_is_its_return() -> Non
                 await eventually(lambda: here.adapter.connected("agg-1"), what="a ping")
             await eventually(lambda: not here.adapter.connected("agg-1"), what="the silence")
         assert not here.adapter.connected("agg-9")
+
+
+async def test_who_refuses_pings_is_not_believed_present(aggregator: Aggregator) -> None:
+    aggregator.secrets[:] = ["another"]
+    async with rig([endpoint(aggregator.url)], running=True) as here:
+        await eventually(lambda: len(aggregator.rejected) > 2, what="refused pings")
+        assert not here.adapter.connected("agg-1")
+        assert "not set up" in here.courier.lane("whk_org_s").last_fault
+        aggregator.secrets[:] = [SECRET]
+        await eventually(lambda: here.adapter.connected("agg-1"), what="a ping")
+        assert here.courier.lane("whk_org_s").last_fault == ""
+
+
+async def test_what_is_withdrawn_while_it_waits_for_room_is_never_sent() -> None:
+    free = asyncio.Event()
+
+    async def behave(_: Request, writer: asyncio.StreamWriter) -> None:
+        await free.wait()
+        writer.write(http(200, ACCEPTED))
+
+    narrow = dataclasses.replace(FAST, per_endpoint=1)
+    two = (("agg-1", "org_s"), ("agg-2", "org_s"))
+    async with (
+        foreign(behave) as server,
+        rig([endpoint(server.url)], policy=narrow, devices=two) as here,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(issue(here, setpoint(1)))
+        await eventually(lambda: bool(server.requests), what="the first dispatch")
+        waiting = tasks.create_task(issue(here, setpoint(2, device_id="agg-2", order_id="ord_2")))
+        await asyncio.sleep(0.1)
+        releasing = tasks.create_task(here.adapter.release("agg-2", order_id="ord_2", revision=0))
+        await eventually(lambda: len(server.requests) == 2, what="the cancellation")
+        free.set()
+        (outcome,) = await waiting
+        assert isinstance(outcome, Refused)
+        assert isinstance(await releasing, Applied)
+        assert not [r for r in server.requests if b'"spt_2"' in r.body]
 
 
 async def test_a_broken_endpoint_is_left_alone_and_tried_from_time_to_time() -> None:
