@@ -22,7 +22,6 @@ from adapters.webhook.mapping import cancellation, delivery_id, dispatch, outcom
 from adapters.webhook.wire import (
     Accepted,
     Declined,
-    Dispatch,
     Ping,
     Status,
     Unclear,
@@ -185,7 +184,7 @@ class WebhookAdapter:
             setpoint, device.profile, issued_at=self._issue_instant(), time_map=self._map
         )
         result = await self._courier.deliver(
-            self._delivery(endpoint, message),
+            _delivery(endpoint, message.id, "dispatch", encode(message)),
             until=self._deadline(setpoint),
             withdrawn=lambda: told.withdrawn_by is not None,
             doubtful=told.doubted,
@@ -218,7 +217,9 @@ class WebhookAdapter:
             end=self._map.to_wall(setpoint.valid_until),
         )
         result = await self._courier.deliver(
-            self._delivery(endpoint, message), until=self._deadline(setpoint), urgent=True
+            _delivery(endpoint, message.id, "cancellation", encode(message)),
+            until=self._deadline(setpoint),
+            urgent=True,
         )
         order = self._book.of_order(device.device_id, setpoint.order_id, self._clock.now())
         for one in [one for one in order if one.setpoint.revision <= revision]:
@@ -236,6 +237,8 @@ class WebhookAdapter:
             raise DeviceError(exchange.reason, device_id=device_id, retryable=True)
         status = _status(exchange, device_id)
         if status.active and status.setpoint_id == setpoint.id:
+            if told.standing is not Standing.ACKNOWLEDGED:
+                await self._courier.confirm(_delivery(endpoint, setpoint.id, "dispatch", b""))
             told.standing = Standing.ACKNOWLEDGED
         elif told.standing is Standing.ACKNOWLEDGED:
             # it lost what it had said yes to
@@ -291,15 +294,6 @@ class WebhookAdapter:
             self._endpoints[device.organisation] = endpoint.id
         return endpoint
 
-    def _delivery(self, endpoint: Endpoint, message: Dispatch) -> Delivery:
-        return Delivery(
-            id=delivery_id(endpoint.id, message.id),
-            endpoint=endpoint,
-            message_id=message.id,
-            kind="cancellation" if message.cancelled else "dispatch",
-            body=encode(message),
-        )
-
     def _issue_instant(self) -> datetime:
         """Wall time, later than at the last call: receivers order messages by it."""
         now = self._wall()
@@ -324,6 +318,11 @@ class WebhookAdapter:
         except KeyError:
             msg = f"no webhook stands for device {device_id}"
             raise DeviceError(msg, device_id=device_id, retryable=False) from None
+
+
+def _delivery(endpoint: Endpoint, message_id: str, kind: str, body: bytes) -> Delivery:
+    identity = delivery_id(endpoint.id, message_id)
+    return Delivery(id=identity, endpoint=endpoint, message_id=message_id, kind=kind, body=body)
 
 
 def _status(exchange: Answered, device_id: str) -> Status:

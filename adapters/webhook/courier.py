@@ -153,6 +153,11 @@ class Courier:
         self._learn(endpoint, Accepted() if answered else _result(exchange))
         return exchange
 
+    async def confirm(self, delivery: Delivery) -> None:
+        """The endpoint says by another way that it took a message. Raises StoreError."""
+        detail = "found to be in force when it was asked"
+        await self._log.ended(delivery, DeliveryStatus.ACCEPTED, detail=detail, latency_s=None)
+
     async def _attempt(
         self, delivery: Delivery, *, over: Callable[[], bool], urgent: bool
     ) -> Exchange:

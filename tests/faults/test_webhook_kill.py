@@ -64,11 +64,13 @@ class Town:
         assert self.gateway is not None
         self.gateway.kill()
 
-    def register(self) -> None:
+    def register(self, *, status: bool = False) -> None:
         for who, server, events in (
             ("org_seller", self.seller, ["dispatch", *EVENTS]), ("org_buyer", self.buyer, EVENTS),
         ):  # fmt: skip
             body = {"url": server.url, "events": events}
+            if status:
+                body["status_url"] = server.status_url
             made = self.lab.client(who)._call("POST", "/v1/webhooks", json=body)
             server.secrets[:] = [made["secret"]]
 
@@ -121,12 +123,12 @@ class Town:
 
 
 @asynccontextmanager
-async def town(folder: Path) -> AsyncIterator[Town]:
+async def town(folder: Path, *, status: bool = False) -> AsyncIterator[Town]:
     here = Town(folder)
     async with here.seller, here.buyer:
         try:
             await asyncio.to_thread(here.start)
-            await asyncio.to_thread(here.register)
+            await asyncio.to_thread(here.register, status=status)
             yield here
         finally:
             if here.gateway is not None:
@@ -155,8 +157,12 @@ async def test_an_aggregate_is_dispatched_and_settled_and_both_sides_are_told(
         assert here.seller.rejected == here.buyer.rejected == []
 
 
-async def test_killed_between_delivery_and_answer_it_acts_once(tmp_path: Path) -> None:
-    async with town(tmp_path) as here:
+@pytest.mark.parametrize("status", [False, True])
+async def test_killed_between_delivery_and_answer_it_acts_once(
+    tmp_path: Path, *, status: bool
+) -> None:
+    """An endpoint that can be asked is asked; the other is told again, and knows the id."""
+    async with town(tmp_path, status=status) as here:
         order_id = await asyncio.to_thread(here.order, 5)
         here.on_dispatch = here.kill
         await eventually(lambda: bool(here.seller.decided), seconds=40.0, what="the delivery")
@@ -165,7 +171,7 @@ async def test_killed_between_delivery_and_answer_it_acts_once(tmp_path: Path) -
         await asyncio.to_thread(here.await_setpoint, order_id, "applied")
         assert len(here.seller.decided) == 1
         (delivery,) = await asyncio.to_thread(here.deliveries)
-        assert (delivery["status"], delivery["attempts"]) == ("accepted", 2)
+        assert (delivery["status"], delivery["attempts"]) == ("accepted", 1 if status else 2)
         assert delivery["message_id"] == here.seller.decided[0].id
         assert here.commanded_kw() == 60.0
 

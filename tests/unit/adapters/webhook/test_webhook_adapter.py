@@ -296,6 +296,7 @@ async def test_an_endpoint_that_can_be_asked_is_asked(aggregator: Aggregator) ->
         await issue(here, one)
         back = await here.adapter.read_back("agg-1")
         assert (back.active, back.setpoint_id, back.setpoint_kw) == (True, "spt_1", 25.0)
+        assert here.log.ends[-1][:2] == ("dispatch", DeliveryStatus.ACCEPTED)
         aggregator._held.clear()
         assert not (await here.adapter.read_back("agg-1")).active
         aggregator.secrets[:] = ["another"]
