@@ -90,6 +90,7 @@ class Webhooks:
         self._new_id = new_id
         self._new_secret = new_secret
         self._overlap = overlap
+        self._registering: set[str] = set()
 
     async def register(
         self, organisation: str, *, url: str, status_url: str, events: tuple[str, ...]
@@ -100,7 +101,7 @@ class Webhooks:
             RequestError: the URL is not taken, or the endpoint did not echo the challenge.
         """
         self._check(url, status_url)
-        await self._challenge(url)
+        await self._challenge_alone(organisation, url)
         secret, webhook_id = self._new_secret(), self._new_id("whk")
         row = WebhookRow(
             id=webhook_id, organisation=organisation, url=url, status_url=status_url,
@@ -177,6 +178,20 @@ class Webhooks:
                 rule="the challenge shows who holds the server of `url`, and no other",
                 remedy="serve both from one scheme, host and port",
             )  # fmt: skip
+
+    async def _challenge_alone(self, organisation: str, url: str) -> None:
+        """One at a time for each organisation: else we could be used to flood a server."""
+        if organisation in self._registering:
+            raise RejectedError(
+                "another registration is under way", field="url",
+                rule="one registration of an organisation at a time",
+                remedy="wait for its answer",
+            )  # fmt: skip
+        self._registering.add(organisation)
+        try:
+            await self._challenge(url)
+        finally:
+            self._registering.discard(organisation)
 
     async def _challenge(self, url: str) -> None:
         """Whoever registers a URL has to hold the server behind it."""

@@ -18,11 +18,13 @@ from typing import Final, Self, TypeAlias
 
 import httpx
 import msgspec
+import structlog
 
 from adapters.webhook.address import PORTS, address_fault, url_fault
 from adapters.webhook.config import WebhookPolicy
 from adapters.webhook.wire import MAX_BODY_BYTES
 
+_log = structlog.get_logger(__name__)
 _RESOLVING: Final = 32
 """Names that are looked up at once."""
 _MOST_ADDRESSES: Final = 3
@@ -67,6 +69,10 @@ class SystemNames:
         found = await loop.run_in_executor(self._threads, look_up)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
+    def close(self) -> None:
+        """Let the threads end; who hangs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
 
 class Link:
     """Makes exchanges; use it as an async context manager, or close it."""
@@ -83,7 +89,8 @@ class Link:
         `resolver` is asked once per exchange; the default asks the system.
         """
         self._policy = policy
-        self._resolve = resolver or SystemNames()
+        self._names = SystemNames()
+        self._resolve = resolver or self._names
         self._client = httpx.AsyncClient(
             verify=tls or ssl.create_default_context(),
             trust_env=False,
@@ -105,6 +112,7 @@ class Link:
 
     async def close(self) -> None:
         """Close what is open."""
+        self._names.close()
         await self._client.aclose()
 
     async def exchange(
@@ -138,6 +146,7 @@ class Link:
         plain = target.scheme == "http"
         for address in addresses:
             if fault := address_fault(address, self._policy, plain=plain):
+                _log.warning("webhook_address_refused", host=host, address=address)
                 return NotSent(f"{target.host} is refused: {fault}")
         return addresses[:_MOST_ADDRESSES]
 

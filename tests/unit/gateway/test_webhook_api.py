@@ -28,7 +28,7 @@ from gateway.store.sealing import Sealer, load_or_create_sealing_key
 from marketplace_core.errors import ConfigError, StoreError
 from tests.harness.clocks import eventually
 from tests.harness.lab import free_port
-from tests.harness.webhook import foreign, http, says
+from tests.harness.webhook import Request, foreign, http, says
 from tests.unit.gateway.test_api_spine import _sha256, awarded_need, by, order
 
 ROLES = {"org_s": "seller", "org_t": "seller", "org_b": "buyer", "org_o": "operator"}
@@ -129,6 +129,24 @@ async def test_who_does_not_hold_the_server_cannot_register_it(
     assert "challenge" in refused.json()["detail"]
     assert "?echo=" in server.requests[0].head
     assert (await api.get("/v1/webhooks", headers=by("org_s"))).json() == []
+
+
+async def test_an_organisation_registers_one_at_a_time(api: httpx.AsyncClient) -> None:
+    free = asyncio.Event()
+
+    async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
+        await free.wait()
+        writer.write(http(200, request.head.split("echo=")[1].split(" ")[0].encode()))
+
+    async with foreign(behave) as server, asyncio.TaskGroup() as tasks:
+        body = {"url": server.url, "events": ["dispatch"]}
+        first = tasks.create_task(api.post("/v1/webhooks", json=body, headers=by("org_s")))
+        await eventually(lambda: bool(server.requests), what="the challenge")
+        second = await api.post("/v1/webhooks", json=body, headers=by("org_s"))
+        assert "one registration" in second.json()["rule"]
+        free.set()
+        assert (await first).status_code == 201
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
