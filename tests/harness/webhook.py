@@ -21,8 +21,9 @@ from adapters.webhook.config import (
 )
 from adapters.webhook.courier import Courier
 from adapters.webhook.link import Link
+from adapters.webhook.wire import Dispatch
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
-from marketplace_core.dispatch.setpoint import Setpoint
+from marketplace_core.dispatch.setpoint import Setpoint, SetpointOutcome
 from marketplace_core.units import Kw
 from tests.harness.clocks import IdentityTime, WallClock
 from tests.harness.sinks import ListSink
@@ -186,6 +187,18 @@ async def rig(
         yield Rig(adapter, courier, log, known, counts)
         if task is not None:
             task.cancel()
+
+
+async def issue(here: Rig, *setpoints: Setpoint) -> list[SetpointOutcome]:
+    return [outcome async for batch in here.adapter.issue(setpoints) for outcome in batch]
+
+
+def yes(_: Dispatch) -> tuple[bool, str]:
+    return True, ""
+
+
+async def silent(_: Request, __: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(30)
 
 
 def device(device_id: str = "agg-1", organisation: str = "org_s") -> WebhookDevice:

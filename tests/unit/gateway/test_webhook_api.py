@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.webhook.wire import Dispatch
 from config.settings import (
     ApiSettings,
     ClientSettings,
@@ -28,7 +27,7 @@ from gateway.store.sealing import Sealer, load_or_create_sealing_key
 from marketplace_core.errors import ConfigError, StoreError
 from tests.harness.clocks import eventually
 from tests.harness.lab import free_port
-from tests.harness.webhook import Request, foreign, http, says
+from tests.harness.webhook import Request, foreign, http, says, yes
 from tests.unit.gateway.test_api_spine import _sha256, awarded_need, by, order
 
 ROLES = {"org_s": "seller", "org_t": "seller", "org_b": "buyer", "org_o": "operator"}
@@ -69,10 +68,6 @@ async def service(folder: Path, **webhook: Any) -> AsyncIterator[httpx.AsyncClie
 async def api(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with service(tmp_path) as client:
         yield client
-
-
-def yes(_: Dispatch) -> tuple[bool, str]:
-    return True, ""
 
 
 @pytest.fixture
