@@ -332,7 +332,7 @@ def _hooks(basis: Basis) -> Hooks:
     )  # fmt: skip
     relay = Relay(
         book, engine=basis.engine, writer=basis.writer, link=link, courier=courier,
-        clock=basis.clock, wall=basis.wall, count=count,
+        clock=basis.clock, wall=basis.wall, count=count, first_retry_s=policy.trial_every_s,
         give_up=timedelta(seconds=settings.give_up_s),
     )  # fmt: skip
     webhooks = Webhooks(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
+import structlog
 from sqlalchemy import Connection, Engine
 
 from adapters.webhook.config import Attempt, Delivery, DeliveryStatus, Endpoint
@@ -13,9 +14,11 @@ from gateway.store.sealing import Sealer
 from gateway.store.webhook_log import DeliveryRow, begin_attempt, end_delivery
 from gateway.store.webhooks import WebhookRow, dispatch_webhook
 from gateway.store.writer import Writer
+from marketplace_core.errors import StoreError
 
 Wall = Callable[[], datetime]
 """Wall time now, aware UTC."""
+_log = structlog.get_logger(__name__)
 
 
 class DeliveryBook:
@@ -54,9 +57,17 @@ class DeliveryBook:
 
         def read(connection: Connection) -> Endpoint | None:
             row = dispatch_webhook(connection, organisation)
-            return None if row is None else self.endpoint(row)
+            return None if row is None else self.usable(row)
 
         return await asyncio.to_thread(self._read, read)
+
+    def usable(self, row: WebhookRow) -> Endpoint | None:
+        """As `endpoint`, or None and an error in the log: one bad row stops no one else."""
+        try:
+            return self.endpoint(row)
+        except StoreError as error:
+            _log.error("webhook_unusable", webhook=row.id, error=str(error))
+            return None
 
     def endpoint(self, row: WebhookRow) -> Endpoint:
         """An endpoint with its secrets opened; StoreError when the key does not fit."""

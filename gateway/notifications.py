@@ -37,7 +37,6 @@ from marketplace_core.ports import Clock, Record
 
 _IDLE_S: Final = 1.0
 """Longest wait between two looks at the outbox."""
-_FIRST_RETRY_S: Final = 5.0
 _LONGEST_RETRY_S: Final = 300.0
 _ONE_DELIVERY_S: Final = 60.0
 """A delivery and its repeats end after this, and the message waits on."""
@@ -93,9 +92,13 @@ class Relay:
         clock: Clock,
         wall: Wall,
         count: Callable[[str], None],
+        first_retry_s: float,
         give_up: timedelta,
     ) -> None:
-        """`give_up`: age at which a message that was never taken is put aside as dead."""
+        """`first_retry_s`: wall seconds after the first failure; they double with each.
+
+        `give_up`: age at which a message that was never taken is put aside as dead.
+        """
         self._book = book
         self._engine = engine
         self._writer = writer
@@ -104,6 +107,7 @@ class Relay:
         self._clock = clock
         self._wall = wall
         self._count = count
+        self._first_retry_s = first_retry_s
         self._give_up = give_up
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
@@ -138,34 +142,41 @@ class Relay:
             return first_waiting(connection)
 
     async def _send(self, owner: WebhookRow, waiting: Waiting) -> None:
-        delivery = Delivery(
-            id=delivery_id(owner.id, waiting.message_id), endpoint=self._book.endpoint(owner),
-            message_id=waiting.message_id, kind=waiting.event, body=waiting.body,
-        )  # fmt: skip
-        until = self._clock.monotonic() + _ONE_DELIVERY_S
-        result = await self._courier.deliver(delivery, until=until)
-        if isinstance(result, NotSent | Unclear):
-            await self._again(owner, waiting, delivery, result.reason)
-        else:
-            self._failures.pop(owner.id, None)
+        endpoint = self._book.usable(owner)
+        if endpoint is not None:
+            delivery = Delivery(
+                id=delivery_id(owner.id, waiting.message_id), endpoint=endpoint,
+                message_id=waiting.message_id, kind=waiting.event, body=waiting.body,
+            )  # fmt: skip
+            await self._deliver(owner, waiting, delivery)
+        elif self._put_off(owner, waiting):
             await self._done(waiting)
         self._busy.discard(owner.id)
         self._wake.set()
 
-    async def _again(
-        self, owner: WebhookRow, waiting: Waiting, delivery: Delivery, reason: str
-    ) -> None:
-        """Let a message wait on, longer each time; give it up once it is too old."""
+    async def _deliver(self, owner: WebhookRow, waiting: Waiting, delivery: Delivery) -> None:
+        until = self._clock.monotonic() + _ONE_DELIVERY_S
+        result = await self._courier.deliver(delivery, until=until)
+        if not isinstance(result, NotSent | Unclear):
+            self._failures.pop(owner.id, None)
+            await self._done(waiting)
+        elif self._put_off(owner, waiting):
+            await self._book.ended(
+                delivery, DeliveryStatus.DEAD, detail=result.reason, latency_s=None
+            )
+            await self._done(waiting)
+
+    def _put_off(self, owner: WebhookRow, waiting: Waiting) -> bool:
+        """Let an endpoint rest, longer each time; True when the message is given up."""
         failures = self._failures.get(owner.id, 0)
         self._failures[owner.id] = failures + 1
-        wait = min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(failures, 10))
+        wait = min(_LONGEST_RETRY_S, self._first_retry_s * 2.0 ** min(failures, 10))
         self._retry_at[owner.id] = self._clock.monotonic() + wait
         if self._wall() - waiting.since < self._give_up:
-            return
+            return False
         _log.warning("notification_given_up", webhook=owner.id, message_id=waiting.message_id)
         self._count(DeliveryStatus.DEAD.value)
-        await self._book.ended(delivery, DeliveryStatus.DEAD, detail=reason, latency_s=None)
-        await self._done(waiting)
+        return True
 
     async def _done(self, waiting: Waiting) -> None:
         await self._writer.transact(lambda tx: dequeue(tx.connection, waiting.number))

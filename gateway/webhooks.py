@@ -15,7 +15,7 @@ from adapters.webhook.address import same_origin, url_fault
 from adapters.webhook.config import WebhookPolicy
 from adapters.webhook.courier import Courier
 from adapters.webhook.link import Answered, Link
-from adapters.webhook.wire import Ping, encode
+from adapters.webhook.wire import Accepted, Ping, encode, read_reply
 from gateway.delivery_book import DeliveryBook, Wall
 from gateway.store.sealing import Sealer
 from gateway.store.webhook_log import DeliveryRow, deliveries_of
@@ -35,7 +35,6 @@ EVENTS: Final = (
     DISPATCH, "order.planned", "order.infeasible", "order.rejected", "order.settled",
 )  # fmt: skip
 """What an endpoint can take."""
-_TESTED_OK: Final = range(200, 300)
 
 
 class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +90,7 @@ class Webhooks:
         self._new_id = new_id
         self._new_secret = new_secret
         self._overlap = overlap
+        self._registering: set[str] = set()
 
     async def register(
         self, organisation: str, *, url: str, status_url: str, events: tuple[str, ...]
@@ -101,7 +101,7 @@ class Webhooks:
             RequestError: the URL is not taken, or the endpoint did not echo the challenge.
         """
         self._check(url, status_url)
-        await self._challenge(url)
+        await self._challenge_alone(organisation, url)
         secret, webhook_id = self._new_secret(), self._new_id("whk")
         row = WebhookRow(
             id=webhook_id, organisation=organisation, url=url, status_url=status_url,
@@ -147,18 +147,17 @@ class Webhooks:
         """Ping an endpoint now; RejectedError when it is not its own."""
         row = await asyncio.to_thread(self._own, organisation, webhook_id)
         ping = Ping(id=self._new_id("png"), issued_at=self._wall())
-        exchange = await self._courier.ask(
-            self._book.endpoint(row), "POST", row.url, body=encode(ping), delivery_id=ping.id
-        )
+        exchange = await self._courier.ping(self._book.endpoint(row), encode(ping), ping.id)
         if not isinstance(exchange, Answered):
             return PingResult(
                 delivered=False, http_status=None, latency_ms=None, detail=exchange.reason
             )
+        reply = read_reply(exchange.status, exchange.body)
         return PingResult(
-            delivered=exchange.status in _TESTED_OK,
+            delivered=isinstance(reply, Accepted),
             http_status=exchange.status,
             latency_ms=round(exchange.latency_s * 1000),
-            detail=self._courier.lane(row.id).last_fault,
+            detail="" if isinstance(reply, Accepted) else reply.reason,
         )
 
     def _own(self, organisation: str, webhook_id: str) -> WebhookRow:
@@ -179,6 +178,20 @@ class Webhooks:
                 rule="the challenge shows who holds the server of `url`, and no other",
                 remedy="serve both from one scheme, host and port",
             )  # fmt: skip
+
+    async def _challenge_alone(self, organisation: str, url: str) -> None:
+        """One at a time for each organisation: else we could be used to flood a server."""
+        if organisation in self._registering:
+            raise RejectedError(
+                "another registration is under way", field="url",
+                rule="one registration of an organisation at a time",
+                remedy="wait for its answer",
+            )  # fmt: skip
+        self._registering.add(organisation)
+        try:
+            await self._challenge(url)
+        finally:
+            self._registering.discard(organisation)
 
     async def _challenge(self, url: str) -> None:
         """Whoever registers a URL has to hold the server behind it."""

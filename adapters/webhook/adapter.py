@@ -22,7 +22,6 @@ from adapters.webhook.mapping import cancellation, delivery_id, dispatch, outcom
 from adapters.webhook.wire import (
     Accepted,
     Declined,
-    Dispatch,
     Ping,
     Status,
     Unclear,
@@ -174,21 +173,21 @@ class WebhookAdapter:
 
     async def _tell(self, device: WebhookDevice, told: Told) -> Delivered:
         """Deliver a dispatch unless it is acknowledged; note what came of it."""
-        setpoint, doubtful = told.setpoint, told.standing is Standing.DOUBTFUL
+        setpoint = told.setpoint
         if told.standing is Standing.ACKNOWLEDGED and told.withdrawn_by is None:
             return Accepted()
         endpoint = await self._endpoint(device)
         if endpoint is None:
-            return self._note(told, Unclear(_NOBODY) if doubtful else NotSent(_NOBODY))
+            return self._note(told, Unclear(_NOBODY) if told.doubted else NotSent(_NOBODY))
         told.standing = Standing.SENDING
         message = dispatch(
             setpoint, device.profile, issued_at=self._issue_instant(), time_map=self._map
         )
         result = await self._courier.deliver(
-            self._delivery(endpoint, message),
+            _delivery(endpoint, message.id, "dispatch", encode(message)),
             until=self._deadline(setpoint),
             withdrawn=lambda: told.withdrawn_by is not None,
-            doubtful=doubtful,
+            doubtful=told.doubted,
         )
         if told.withdrawn_by is not None:
             # the cancellation is newer: whatever came of this, it does not stand
@@ -200,7 +199,7 @@ class WebhookAdapter:
             case Accepted():
                 told.standing = Standing.ACKNOWLEDGED
             case Unclear():
-                told.standing = Standing.DOUBTFUL
+                told.standing, told.doubted = Standing.DOUBTFUL, True
             case Declined() | NotSent():
                 self._book.drop(told)
         return result
@@ -218,7 +217,9 @@ class WebhookAdapter:
             end=self._map.to_wall(setpoint.valid_until),
         )
         result = await self._courier.deliver(
-            self._delivery(endpoint, message), until=self._deadline(setpoint), urgent=True
+            _delivery(endpoint, message.id, "cancellation", encode(message)),
+            until=self._deadline(setpoint),
+            urgent=True,
         )
         order = self._book.of_order(device.device_id, setpoint.order_id, self._clock.now())
         for one in [one for one in order if one.setpoint.revision <= revision]:
@@ -231,14 +232,17 @@ class WebhookAdapter:
     async def _ask(self, endpoint: Endpoint, told: Told) -> ReadBack:
         setpoint, device_id = told.setpoint, told.setpoint.device_id
         url = f"{endpoint.status_url.rstrip('/')}/{setpoint.order_id}"
-        exchange = await self._courier.ask(endpoint, "GET", url)
+        exchange = await self._courier.ask(endpoint, url)
         if not isinstance(exchange, Answered):
             raise DeviceError(exchange.reason, device_id=device_id, retryable=True)
         status = _status(exchange, device_id)
         if status.active and status.setpoint_id == setpoint.id:
+            if told.standing is not Standing.ACKNOWLEDGED:
+                await self._courier.confirm(_delivery(endpoint, setpoint.id, "dispatch", b""))
             told.standing = Standing.ACKNOWLEDGED
         elif told.standing is Standing.ACKNOWLEDGED:
-            told.standing = Standing.DOUBTFUL  # it lost what it had said yes to
+            # it lost what it had said yes to
+            told.standing, told.doubted = Standing.DOUBTFUL, True
         return ReadBack(
             device_id=device_id,
             at=self._clock.now(),
@@ -262,36 +266,33 @@ class WebhookAdapter:
             return
         self._endpoints[organisation] = endpoint.id
         ping = Ping(id=self._new_id("png"), issued_at=self._wall())
-        await self._courier.ask(
-            endpoint, "POST", endpoint.url, body=encode(ping),
-            delivery_id=delivery_id(endpoint.id, ping.id),
-        )  # fmt: skip
+        await self._courier.ping(endpoint, encode(ping), ping.id)
 
     async def _settle_periodically(self) -> None:
         """Repeat what may have arrived and was not answered, while it means anything."""
-        while True:
-            await asyncio.sleep(self._policy.trial_every_s)
-            async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(self._policy.trial_every_s)
                 for told in self._book.unsettled(self._clock.now()):
                     device = self._devices.get(told.setpoint.device_id)
                     if device is not None:
-                        again = self._tell if told.withdrawn_by is None else self._withdraw
-                        tasks.create_task(again(device, told))
+                        told.settling = True
+                        tasks.create_task(self._settle(device, told))
+
+    async def _settle(self, device: WebhookDevice, told: Told) -> None:
+        try:
+            if told.withdrawn_by is None:
+                await self._tell(device, told)
+            else:
+                await self._withdraw(device, told)
+        finally:
+            told.settling = False
 
     async def _endpoint(self, device: WebhookDevice) -> Endpoint | None:
         endpoint = await self._directory(device.organisation)
         if endpoint is not None:
             self._endpoints[device.organisation] = endpoint.id
         return endpoint
-
-    def _delivery(self, endpoint: Endpoint, message: Dispatch) -> Delivery:
-        return Delivery(
-            id=delivery_id(endpoint.id, message.id),
-            endpoint=endpoint,
-            message_id=message.id,
-            kind="cancellation" if message.cancelled else "dispatch",
-            body=encode(message),
-        )
 
     def _issue_instant(self) -> datetime:
         """Wall time, later than at the last call: receivers order messages by it."""
@@ -317,6 +318,11 @@ class WebhookAdapter:
         except KeyError:
             msg = f"no webhook stands for device {device_id}"
             raise DeviceError(msg, device_id=device_id, retryable=False) from None
+
+
+def _delivery(endpoint: Endpoint, message_id: str, kind: str, body: bytes) -> Delivery:
+    identity = delivery_id(endpoint.id, message_id)
+    return Delivery(id=identity, endpoint=endpoint, message_id=message_id, kind=kind, body=body)
 
 
 def _status(exchange: Answered, device_id: str) -> Status:

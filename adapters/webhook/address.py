@@ -43,21 +43,24 @@ def same_origin(one: str, other: str) -> bool:
 
 
 def address_fault(text: str, policy: WebhookPolicy, *, plain: bool) -> str:
-    """Why an address is not spoken to; empty when it is. `plain`: over http."""
+    """Why an address is not spoken to; empty when it is. `plain`: over http.
+
+    The words do not name the address: who registers a name must not learn what it means here.
+    """
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return f"{text!r} is no address"
+        return "it leads to what is no address"
     inner = _inner(address)
     if policy.lab and inner.is_loopback:
         return ""
     if plain:
-        return f"http is for loopback only, not for {address}"
+        return "http is for loopback only"
     if any(inner in network for network in policy.allow_addresses):
         return ""
     if _public(address) and _public(inner):
         return ""
-    return f"{address} is not a public address, and webhook.allow_addresses does not list it"
+    return "it leads to an address that is neither public nor in webhook.allow_addresses"
 
 
 def _inner(address: Address) -> Address:

@@ -28,6 +28,10 @@ class Told:
     standing: Standing
     withdrawn_by: int | None = None
     """Revision of a cancellation that is not acknowledged yet."""
+    doubted: bool = False
+    """An earlier delivery may have arrived, whatever comes of a later one."""
+    settling: bool = False
+    """It is being asked about again now."""
 
 
 class Book:
@@ -44,7 +48,8 @@ class Book:
     def enter(self, setpoint: Setpoint, standing: Standing = Standing.SENDING) -> Told:
         """The entry of a setpoint; made with `standing` when there is none."""
         entries = self._told.setdefault(setpoint.device_id, {})
-        return entries.setdefault(setpoint.id, Told(setpoint, standing))
+        doubted = standing is Standing.DOUBTFUL
+        return entries.setdefault(setpoint.id, Told(setpoint, standing, doubted=doubted))
 
     def drop(self, told: Told) -> None:
         """The aggregate does not hold it."""
@@ -81,5 +86,6 @@ class Book:
             told
             for entries in self._told.values()
             for told in entries.values()
-            if told.standing is Standing.DOUBTFUL or told.withdrawn_by is not None
+            if not told.settling
+            and (told.standing is Standing.DOUBTFUL or told.withdrawn_by is not None)
         ]

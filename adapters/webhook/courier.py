@@ -38,6 +38,7 @@ _STATUS: Final = {
     Unclear: DeliveryStatus.UNCONFIRMED,
 }
 _SERVER_ERROR: Final = 500
+_LATE: Final = "its time was over, or it was withdrawn, before it could be sent"
 _log = structlog.get_logger(__name__)
 
 
@@ -103,19 +104,22 @@ class Courier:
     ) -> Delivered:
         """Deliver a message, trying until it is answered or monotonic `until` has come.
 
-        `withdrawn` is asked before every repeat; `doubtful` says that an earlier delivery of
+        `withdrawn` is asked before every attempt; `doubtful` says that an earlier delivery of
         it may have arrived; `urgent` passes queues and the breaker.
         Raises StoreError.
         """
         latency: float | None = None
-        late = "its time was over before it could be sent"
-        result: Delivered = Unclear(late) if doubtful else NotSent(late)
+
+        def over() -> bool:
+            return withdrawn() or self._monotonic() >= until
+
+        result: Delivered = Unclear(_LATE) if doubtful else NotSent(_LATE)
         for trial in range(self._policy.attempts):
             if trial:
                 await self._back_off(trial, until)
-            if self._monotonic() >= until or (trial and withdrawn()):
+            if over():
                 break
-            exchange = await self._attempt(delivery, urgent=urgent)
+            exchange = await self._attempt(delivery, over=over, urgent=urgent)
             latency = exchange.latency_s if isinstance(exchange, Answered) else None
             if not isinstance(exchange, NotSent):
                 result = _reply(exchange)
@@ -129,18 +133,34 @@ class Courier:
         await self._log.ended(delivery, _STATUS[type(result)], detail=detail, latency_s=latency)
         return result
 
-    async def ask(
-        self, endpoint: Endpoint, method: str, url: str, *, body: bytes = b"", delivery_id: str = ""
-    ) -> Exchange:
-        """One signed exchange that is not recorded: a ping, or a question. Never repeated."""
-        signed = body or url_target(url)
-        headers = self._headers(endpoint, signed, delivery_id, 1)
-        exchange = await self._link.exchange(method, url, headers=headers, body=body)
-        asked = isinstance(exchange, Answered) and not body and exchange.status < _SERVER_ERROR
-        self._learn(endpoint, Accepted() if asked else _result(exchange))
+    async def ping(self, endpoint: Endpoint, body: bytes, ping_id: str) -> Exchange:
+        """One signed ping that is not recorded. Who refuses it is not believed present."""
+        headers = self._headers(endpoint, body, ping_id, 1)
+        exchange = await self._link.exchange("POST", endpoint.url, headers=headers, body=body)
+        result = _result(exchange)
+        if isinstance(result, Declined):
+            self._count(_STATUS[Declined].value)
+            self.lane(endpoint.id).last_fault = _reason(result)
+        else:
+            self._learn(endpoint, result)
         return exchange
 
-    async def _attempt(self, delivery: Delivery, *, urgent: bool) -> Exchange:
+    async def ask(self, endpoint: Endpoint, url: str) -> Exchange:
+        """One signed question (GET) that is not recorded."""
+        headers = self._headers(endpoint, httpx.URL(url).raw_path, "", 1)
+        exchange = await self._link.exchange("GET", url, headers=headers)
+        answered = isinstance(exchange, Answered) and exchange.status < _SERVER_ERROR
+        self._learn(endpoint, Accepted() if answered else _result(exchange))
+        return exchange
+
+    async def confirm(self, delivery: Delivery) -> None:
+        """The endpoint says by another way that it took a message. Raises StoreError."""
+        detail = "found to be in force when it was asked"
+        await self._log.ended(delivery, DeliveryStatus.ACCEPTED, detail=detail, latency_s=None)
+
+    async def _attempt(
+        self, delivery: Delivery, *, over: Callable[[], bool], urgent: bool
+    ) -> Exchange:
         endpoint = delivery.endpoint
         lane = self.lane(endpoint.id)
         async with AsyncExitStack() as held:
@@ -148,6 +168,8 @@ class Courier:
                 await held.enter_async_context(lane.room)
                 room = self._commands if delivery.kind in COMMANDS else self._notices
                 await held.enter_async_context(room)
+                if over():  # while it waited for room
+                    return NotSent(_LATE)
                 if not lane.breaker.admits(self._monotonic()):
                     return NotSent(f"the endpoint is marked broken: {lane.last_fault}")
             attempt = await self._log.attempting(delivery)
@@ -187,11 +209,6 @@ class Courier:
         longest = self._policy.backoff_s * 2 ** (trial - 1)
         wait = min(self._jitter() * longest, until - self._monotonic())
         await asyncio.sleep(max(0.0, wait))
-
-
-def url_target(url: str) -> bytes:
-    """Path and query of a URL: what is signed where there is no body."""
-    return httpx.URL(url).raw_path
 
 
 def _result(exchange: Exchange) -> Delivered:

@@ -11,16 +11,22 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 import httpx
 import msgspec
+import structlog
 
 from adapters.webhook.address import PORTS, address_fault, url_fault
 from adapters.webhook.config import WebhookPolicy
 from adapters.webhook.wire import MAX_BODY_BYTES
 
+_log = structlog.get_logger(__name__)
+_RESOLVING: Final = 32
+"""Names that are looked up at once."""
 _MOST_ADDRESSES: Final = 3
 """Addresses of one name that are tried in turn."""
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -50,11 +56,22 @@ class NoAnswer(msgspec.Struct, frozen=True):
 Exchange: TypeAlias = Answered | NotSent | NoAnswer
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Ask the system's resolver."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+class SystemNames:
+    """The system's resolver, in threads of its own: a name that hangs keeps no one else waiting."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix="webhook-names")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """Addresses of a name; raises OSError."""
+        loop = asyncio.get_running_loop()
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await loop.run_in_executor(self._threads, look_up)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    def close(self) -> None:
+        """Let the threads end; who hangs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Link:
@@ -64,12 +81,16 @@ class Link:
         self,
         policy: WebhookPolicy,
         *,
-        resolver: Resolve = resolve,
+        resolver: Resolve | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`tls` verifies endpoints; the default trusts the public authorities."""
+        """`tls` verifies endpoints; the default trusts the public authorities.
+
+        `resolver` is asked once per exchange; the default asks the system.
+        """
         self._policy = policy
-        self._resolve = resolver
+        self._names = SystemNames()
+        self._resolve = resolver or self._names
         self._client = httpx.AsyncClient(
             verify=tls or ssl.create_default_context(),
             trust_env=False,
@@ -91,6 +112,7 @@ class Link:
 
     async def close(self) -> None:
         """Close what is open."""
+        self._names.close()
         await self._client.aclose()
 
     async def exchange(
@@ -124,6 +146,7 @@ class Link:
         plain = target.scheme == "http"
         for address in addresses:
             if fault := address_fault(address, self._policy, plain=plain):
+                _log.warning("webhook_address_refused", host=host, address=address)
                 return NotSent(f"{target.host} is refused: {fault}")
         return addresses[:_MOST_ADDRESSES]
 

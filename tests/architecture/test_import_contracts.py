@@ -49,6 +49,8 @@ def test_every_contract_is_kept() -> None:
         ("marketplace_core/registry", "import gateway.clock", "market core imports nothing"),
         ("marketplace_core", "import asyncio", "market core is pure"),
         ("adapters/mqtt", "import adapters.modbus.wire", "Protocols never import each other"),
+        ("adapters/webhook", "import adapters.mqtt.wire", "Protocols never import each other"),
+        ("firmware_sim", "import adapters.webhook.courier", "The simulator sees codecs only"),
         ("adapters/openadr", "import config.settings", "Adapters know the market core only"),
         ("gateway", "import firmware_sim.plant", "gateway never imports the simulator"),
         ("firmware_sim", "import adapters.mqtt.link", "The simulator sees codecs only"),

@@ -21,16 +21,18 @@ from adapters.webhook.config import (
 )
 from adapters.webhook.courier import Courier
 from adapters.webhook.link import Link
+from adapters.webhook.wire import Dispatch
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
-from marketplace_core.dispatch.setpoint import Setpoint
+from marketplace_core.dispatch.setpoint import Setpoint, SetpointOutcome
 from marketplace_core.units import Kw
 from tests.harness.clocks import IdentityTime, WallClock
 from tests.harness.sinks import ListSink
 
 SECRET = "fxw_test-secret"
 ACCEPTED = b'{"status":"accepted"}'
+# the connection is given time enough for a machine that is busy with other things
 FAST = WebhookPolicy(
-    lab=True, connect_timeout_s=0.4, answer_timeout_s=1.0, attempts=3, backoff_s=0.02,
+    lab=True, connect_timeout_s=1.4, answer_timeout_s=3.0, attempts=3, backoff_s=0.02,
     broken_after=100, trial_every_s=0.2, ping_s=0.2,
 )  # fmt: skip
 
@@ -185,6 +187,18 @@ async def rig(
         yield Rig(adapter, courier, log, known, counts)
         if task is not None:
             task.cancel()
+
+
+async def issue(here: Rig, *setpoints: Setpoint) -> list[SetpointOutcome]:
+    return [outcome async for batch in here.adapter.issue(setpoints) for outcome in batch]
+
+
+def yes(_: Dispatch) -> tuple[bool, str]:
+    return True, ""
+
+
+async def silent(_: Request, __: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(30)
 
 
 def device(device_id: str = "agg-1", organisation: str = "org_s") -> WebhookDevice:

@@ -215,3 +215,17 @@ def test_a_profile_is_what_the_settings_say(load: Load) -> None:
     assert (profile.min_kw, profile.max_kw, profile.lease_s) == (-5.0, 5.0, 600.0)
     assert (profile.control, profile.lease) == (ControlKind.SETPOINT, LeaseKind.REVERT_TIMER)
     assert profile.fallback_kw is None
+
+
+def test_an_aggregate_behind_a_webhook_is_configured(load: Load) -> None:
+    text = (
+        'lab = true\n[webhook]\nallow_addresses = ["10.1.0.0/16"]\nkey = "k/w.key"\n'
+        '[[webhook.devices]]\ndevice_id = "agg-1"\norganisation = "org_s"\n'
+        'profile = { min_kw = -4.0, max_kw = 1.0, lease = "event_end" }\n'
+    )
+    webhook = load(text).webhook
+    assert webhook.key is not None
+    assert webhook.key.is_absolute()
+    assert webhook.devices[0].organisation == "org_s"
+    with pytest.raises(ConfigError, match=r"webhook\.devices\.0\.organization: unknown key"):
+        load(text.replace("organisation", "organization"))

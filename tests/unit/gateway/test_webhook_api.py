@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.webhook.wire import Dispatch
 from config.settings import (
     ApiSettings,
     ClientSettings,
@@ -28,7 +27,7 @@ from gateway.store.sealing import Sealer, load_or_create_sealing_key
 from marketplace_core.errors import ConfigError, StoreError
 from tests.harness.clocks import eventually
 from tests.harness.lab import free_port
-from tests.harness.webhook import foreign, http, says
+from tests.harness.webhook import Request, foreign, http, says, yes
 from tests.unit.gateway.test_api_spine import _sha256, awarded_need, by, order
 
 ROLES = {"org_s": "seller", "org_t": "seller", "org_b": "buyer", "org_o": "operator"}
@@ -44,7 +43,7 @@ def settings(folder: Path, **webhook: Any) -> Settings:
         database=f"sqlite:///{folder / 'market.db'}", readings=folder / "readings.db",
         roots=folder / "roots.jsonl", signing_key=folder / "keys" / "key.pem",
     )  # fmt: skip
-    quick = {"connect_timeout_s": 0.5, "answer_timeout_s": 2.0, "backoff_s": 0.01, **webhook}
+    quick = {"connect_timeout_s": 1.5, "answer_timeout_s": 4.0, "backoff_s": 0.01, **webhook}
     return Settings(
         lab=True, store=store, api=ApiSettings(port=0, clients=clients),
         market=MarketSettings(timezone="UTC", settlement_minutes=5, currency="USD"),
@@ -69,10 +68,6 @@ async def service(folder: Path, **webhook: Any) -> AsyncIterator[httpx.AsyncClie
 async def api(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with service(tmp_path) as client:
         yield client
-
-
-def yes(_: Dispatch) -> tuple[bool, str]:
-    return True, ""
 
 
 @pytest.fixture
@@ -129,6 +124,24 @@ async def test_who_does_not_hold_the_server_cannot_register_it(
     assert "challenge" in refused.json()["detail"]
     assert "?echo=" in server.requests[0].head
     assert (await api.get("/v1/webhooks", headers=by("org_s"))).json() == []
+
+
+async def test_an_organisation_registers_one_at_a_time(api: httpx.AsyncClient) -> None:
+    free = asyncio.Event()
+
+    async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
+        await free.wait()
+        writer.write(http(200, request.head.split("echo=")[1].split(" ")[0].encode()))
+
+    async with foreign(behave) as server, asyncio.TaskGroup() as tasks:
+        body = {"url": server.url, "events": ["dispatch"]}
+        first = tasks.create_task(api.post("/v1/webhooks", json=body, headers=by("org_s")))
+        await eventually(lambda: bool(server.requests), what="the challenge")
+        second = await api.post("/v1/webhooks", json=body, headers=by("org_s"))
+        assert "one registration" in second.json()["rule"]
+        free.set()
+        assert (await first).status_code == 201
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,6 +228,9 @@ async def test_while_a_secret_is_rotated_both_are_signed_with_and_then_one(tmp_p
         aggregator.secrets[:] = [made["secret"]]
         tested = (await api.post(f"{path}/test", headers=by("org_s"))).json()
         assert (tested["delivered"], tested["http_status"]) == (False, 401)
+        assert "not set up" in tested["detail"]
+        (listed,) = (await api.get("/v1/webhooks", headers=by("org_s"))).json()
+        assert listed["state"] == "failing"
         aggregator.secrets[:] = [rotated["secret"]]
         assert (await api.post(f"{path}/test", headers=by("org_s"))).json()["delivered"]
 
@@ -278,6 +294,8 @@ async def test_a_row_that_was_copied_to_another_does_not_open(
     async with service(tmp_path) as api:
         tested = await api.post(f"/v1/webhooks/{theirs['id']}/test", headers=by("org_t"))
         assert tested.status_code == 503
+        still = await api.post(f"/v1/webhooks/{mine['id']}/test", headers=by("org_s"))
+        assert still.json()["delivered"]
 
 
 def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -> None:

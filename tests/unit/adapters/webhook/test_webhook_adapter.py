@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -17,8 +16,6 @@ from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.dispatch.setpoint import (
     Applied,
     Refused,
-    Setpoint,
-    SetpointOutcome,
     Unconfirmed,
     Unreachable,
 )
@@ -31,33 +28,21 @@ from tests.harness.webhook import (
     FAST,
     SECRET,
     Request,
-    Rig,
     device,
     endpoint,
     foreign,
     http,
+    issue,
     rig,
     says,
     setpoint,
+    silent,
+    yes,
 )
-
-
-def yes(_: Dispatch) -> tuple[bool, str]:
-    return True, ""
 
 
 def no(_: Dispatch) -> tuple[bool, str]:
     return False, "the batteries are empty"
-
-
-@pytest.fixture
-async def aggregator() -> AsyncIterator[Aggregator]:
-    async with Aggregator(yes, secrets=[SECRET]) as server:
-        yield server
-
-
-async def issue(here: Rig, *setpoints: Setpoint) -> list[SetpointOutcome]:
-    return [outcome async for batch in here.adapter.issue(setpoints) for outcome in batch]
 
 
 async def test_a_dispatch_is_taken_held_and_ends_by_itself(aggregator: Aggregator) -> None:
@@ -148,18 +133,15 @@ async def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_delivery(
     assert len({request.body for request in server.requests}) == 1
 
 
-async def silent(_: Request, __: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(30)
-
-
 @pytest.mark.parametrize(
     "behave", [silent, says(http(500)), says(http(200, b"<html>welcome</html>"))]
 )
 async def test_without_an_answer_it_is_unconfirmed_never_active(behave: object) -> None:
-    async with foreign(behave) as server, rig([endpoint(server.url)]) as here:  # type: ignore[arg-type]
+    twice = dataclasses.replace(FAST, attempts=2)
+    async with foreign(behave) as server, rig([endpoint(server.url)], policy=twice) as here:  # type: ignore[arg-type]
         (outcome,) = await issue(here, setpoint())
         assert isinstance(outcome, Unconfirmed)
-        assert len(server.requests) == FAST.attempts
+        assert len(server.requests) == 2
         assert not (await here.adapter.read_back("agg-1")).active
         assert here.log.ends[-1][1] is DeliveryStatus.UNCONFIRMED
 
@@ -295,6 +277,7 @@ async def test_an_endpoint_that_can_be_asked_is_asked(aggregator: Aggregator) ->
         await issue(here, one)
         back = await here.adapter.read_back("agg-1")
         assert (back.active, back.setpoint_id, back.setpoint_kw) == (True, "spt_1", 25.0)
+        assert here.log.ends[-1][:2] == ("dispatch", DeliveryStatus.ACCEPTED)
         aggregator._held.clear()
         assert not (await here.adapter.read_back("agg-1")).active
         aggregator.secrets[:] = ["another"]
@@ -311,62 +294,6 @@ async def test_what_cannot_be_asked_is_a_device_error() -> None:
         assert caught.value.retryable
         with pytest.raises(DeviceError, match="no webhook stands"):
             await here.adapter.read_back("agg-9")
-
-
-async def test_a_dead_endpoint_is_noticed_by_pings_and_so_is_its_return() -> None:
-    port = free_port()
-    async with rig([endpoint(f"http://127.0.0.1:{port}/hook")], running=True) as here:
-        for _ in range(2):
-            assert not here.adapter.connected("agg-1")
-            async with Aggregator(yes, secrets=[SECRET], port=port):
-                await eventually(lambda: here.adapter.connected("agg-1"), what="a ping")
-            await eventually(lambda: not here.adapter.connected("agg-1"), what="the silence")
-        assert not here.adapter.connected("agg-9")
-
-
-async def test_a_broken_endpoint_is_left_alone_and_tried_from_time_to_time() -> None:
-    policy = dataclasses.replace(FAST, attempts=1, broken_after=2, trial_every_s=0.3)
-    answers = says(http(500), http(500), http(200, ACCEPTED))
-    async with foreign(answers) as server, rig([endpoint(server.url)], policy=policy) as here:
-        lane = here.courier.lane("whk_org_s")
-        for number in (1, 2):
-            (outcome,) = await issue(here, setpoint(number))
-            assert isinstance(outcome, Unconfirmed)
-        assert lane.breaker.broken
-        (outcome,) = await issue(here, setpoint(3))
-        assert isinstance(outcome, Unreachable)
-        assert "marked broken" in outcome.reason
-        assert len(server.requests) == 2
-        await asyncio.sleep(0.35)
-        (outcome,) = await issue(here, setpoint(3))
-        assert isinstance(outcome, Applied)
-        assert not lane.breaker.broken
-        assert here.counts == {"unconfirmed": 2, "broken": 1, "accepted": 1}
-
-
-async def test_one_dead_endpoint_does_not_hold_up_the_others(aggregator: Aggregator) -> None:
-    devices = [("agg-1", "org_s"), *((f"dead-{n}", "org_dead") for n in range(12))]
-    many = [setpoint(n, device_id=name, order_id=f"ord_{n}") for n, (name, _) in
-            enumerate(devices)]  # fmt: skip
-    async with foreign(silent) as dead:
-        endpoints = [endpoint(aggregator.url), endpoint(dead.url, "org_dead")]
-        once = dataclasses.replace(FAST, attempts=1)
-        async with rig(endpoints, devices=devices, policy=once) as here:
-            first = [batch async for batch in here.adapter.issue(list(reversed(many)))]
-            assert [type(outcome) for outcome in first[0]] == [Applied]
-            rest = [outcome for batch in first[1:] for outcome in batch]
-            assert len(rest) == 12
-            assert {type(outcome) for outcome in rest} <= {Unconfirmed, Unreachable}
-
-
-async def test_one_outcome_for_each_of_many(aggregator: Aggregator) -> None:
-    devices = [(f"agg-{n}", "org_s") for n in range(200)]
-    many = [setpoint(n, device_id=f"agg-{n}", order_id=f"ord_{n}") for n in range(200)]
-    async with rig([endpoint(aggregator.url)], devices=devices) as here:
-        outcomes = await issue(here, *many)
-    assert sorted(outcome.setpoint_id for outcome in outcomes) == sorted(one.id for one in many)
-    assert {type(outcome) for outcome in outcomes} == {Applied}
-    assert len(aggregator.decided) == 200
 
 
 def test_an_aggregate_carries_its_own_end() -> None:
