@@ -42,7 +42,7 @@ def choose(
     *,
     most: int,
 ) -> list[Choice]:
-    """Stations, about half for the UP event (these come first) and half for the DOWN event.
+    """Stations for the UP event (these come first), at most half of all, and for the DOWN event.
 
     `count` None = as many as the data can fill, up to `most`.
     Raises: ConfigError with the number that the data can fill.
@@ -100,13 +100,13 @@ def apart(stays: Sequence[Stay]) -> tuple[Stay, ...]:
 
 
 def _choice(market: MarketDay, station: Station, stays: Sequence[Stay]) -> Choice:
+    """A station serves one event: a car that is filled at midday has less to give later."""
     up = market.event(Direction.UP).interval
     down = market.event(Direction.DOWN).interval
-    return Choice(
-        station,
-        less_kw(stays, STATION_KW, up.start, up.end),
-        more_kw(stays, STATION_KW, down.start, down.end),
-    )
+    less = less_kw(stays, STATION_KW, up.start, up.end)
+    if less >= _LEAST_KW:
+        return Choice(station, less, 0.0)
+    return Choice(station, 0.0, more_kw(stays, STATION_KW, down.start, down.end))
 
 
 def _best(choices: Sequence[Choice], direction: Direction) -> list[Choice]:
