@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import msgspec
 import numpy as np
@@ -67,10 +68,13 @@ def choose(
 def candidates(market: MarketDay, sessions: Sequence[Session]) -> list[Choice]:
     """Every station on every real day that could be this one."""
     day = date.fromisoformat(market.day)
+    by_day: defaultdict[date, list[Session]] = defaultdict(list)
+    for session in sessions:
+        by_day[session.arrival.date()].append(session)
     found = []
     for landing in landings(sessions, day, market.timezone):
         weeks = weeks_to(day, landing)
-        near = [one for one in sessions if abs((one.arrival.date() - landing).days) <= 1]
+        near = [one for shift in (-1, 0, 1) for one in by_day[landing + timedelta(days=shift)]]
         stations: dict[str, list[Stay]] = {}
         for one in near:
             stays = moved([one], weeks, market.timezone, market.sim_start, market.sim_end)
