@@ -117,7 +117,7 @@ class _Draw:
     def _messages(self, kind: FlagKind, count: int) -> Fault | None:
         event = self._event()
         gaps = [int(gap) for gap in self._rng.integers(3, 7, size=count - 1)]
-        at = self._moment(event, sum(gaps) * _MINUTE)
+        at = self._moment(event, (sum(gaps) + 1) * _MINUTE)
         moments = [at]
         for gap in gaps:
             moments.append(moments[-1] + gap * _MINUTE)

@@ -182,10 +182,11 @@ def _sites(
 def _usual_pv_kw(market: MarketDay, data: HomeHours) -> float:
     """Mean generation in the DOWN event's hours over the like days before; gaps count nothing."""
     spans = like_days(market, market.event(Direction.DOWN).interval)
+    first, last = spans[-1].start, spans[0].end
     figures = [
         pv
         for start, pv in zip(data.starts, data.pv_kw, strict=True)
-        if any(span.contains(start) for span in spans)
+        if first <= start < last and any(span.contains(start) for span in spans)
     ]
     return math.fsum(figures) / (len(spans) * spans[0].hours)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import msgspec
 import numpy as np
@@ -42,7 +43,7 @@ def choose(
     *,
     most: int,
 ) -> list[Choice]:
-    """Stations, about half for the UP event (these come first) and half for the DOWN event.
+    """Stations for the UP event (these come first), at most half of all, and for the DOWN event.
 
     `count` None = as many as the data can fill, up to `most`.
     Raises: ConfigError with the number that the data can fill.
@@ -67,10 +68,13 @@ def choose(
 def candidates(market: MarketDay, sessions: Sequence[Session]) -> list[Choice]:
     """Every station on every real day that could be this one."""
     day = date.fromisoformat(market.day)
+    by_day: defaultdict[date, list[Session]] = defaultdict(list)
+    for session in sessions:
+        by_day[session.arrival.date()].append(session)
     found = []
     for landing in landings(sessions, day, market.timezone):
         weeks = weeks_to(day, landing)
-        near = [one for one in sessions if abs((one.arrival.date() - landing).days) <= 1]
+        near = [one for shift in (-1, 0, 1) for one in by_day[landing + timedelta(days=shift)]]
         stations: dict[str, list[Stay]] = {}
         for one in near:
             stays = moved([one], weeks, market.timezone, market.sim_start, market.sim_end)
@@ -100,13 +104,13 @@ def apart(stays: Sequence[Stay]) -> tuple[Stay, ...]:
 
 
 def _choice(market: MarketDay, station: Station, stays: Sequence[Stay]) -> Choice:
+    """A station serves one event: a car that is filled at midday has less to give later."""
     up = market.event(Direction.UP).interval
     down = market.event(Direction.DOWN).interval
-    return Choice(
-        station,
-        less_kw(stays, STATION_KW, up.start, up.end),
-        more_kw(stays, STATION_KW, down.start, down.end),
-    )
+    less = less_kw(stays, STATION_KW, up.start, up.end)
+    if less >= _LEAST_KW:
+        return Choice(station, less, 0.0)
+    return Choice(station, 0.0, more_kw(stays, STATION_KW, down.start, down.end))
 
 
 def _best(choices: Sequence[Choice], direction: Direction) -> list[Choice]:

@@ -57,18 +57,19 @@ def spread_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datet
 
 
 def less_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetime) -> float:
-    """Mean reduction over `[start, end)` after which every car can still leave as full.
+    """Reduction that can be held all through `[start, end)` and leaves every car as full.
 
-    Only cars that charge when the span begins count, because only they show in a baseline
-    of the time before.
+    Only cars that would charge from before the span to its end count: what would have
+    stopped by itself is no reduction, and what begins later shows in no baseline of the
+    time before.
     """
     reduction = 0.0
     for one in stays:
-        if one.plugged(start) and one.departure > end:
-            spread = one.spread_kw(rate_kw)
-            drawn = _drawn_kwh(one, spread, start, end)
+        spread = one.spread_kw(rate_kw)
+        if one.plugged(start) and one.unmanaged_end(spread) >= end:
             left = one.energy_kwh - one.unmanaged_kwh(start, spread)
             later = rate_kw * _hours(end, one.departure)
+            drawn = _drawn_kwh(one, spread, start, end)
             reduction += max(0.0, min(drawn, drawn - (left - later)))
     return reduction / _hours(start, end)
 

@@ -64,14 +64,24 @@ def update(
 
 
 def setpoints(spec: FleetSpec, state: FleetState, commanded_kw: float | None) -> list[float | None]:
-    """Each station's part of an aggregate power: cars without slack first, the rest by need."""
+    """Each station's part of an aggregate power; cars without slack are served whatever it is.
+
+    The others give up what they would draw by themselves in proportion to their slack, or
+    take more in proportion to what they want.
+    """
     if commanded_kw is None:
         return [None] * len(spec.chargers)
     parts = _outputs(spec, state)
-    forced = sum(-one.power_kw for one in parts if one.wanted_kwh is not None and not one.available)
-    needs = [one.wanted_kwh or 0.0 if one.available else 0.0 for one in parts]
-    caps = [one.rate_kw for one in spec.chargers]
-    return [0.0 - kw for kw in share(max(0.0, -commanded_kw - forced), needs, caps)]
+    wants = [one.wanted_kwh or 0.0 if one.available else 0.0 for one in parts]
+    own = [-one.power_kw if one.available else 0.0 for one in parts]
+    forced = sum(-one.power_kw for one in parts if not one.available)
+    change = max(0.0, -commanded_kw - forced) - sum(own)
+    if change >= 0:
+        room = [one.rate_kw - kw for one, kw in zip(spec.chargers, own, strict=True)]
+        moves = share(change, wants, room)
+    else:
+        moves = [-kw for kw in share(-change, _slacks(spec, state, parts), own)]
+    return [0.0 - (kw + move) for kw, move in zip(own, moves, strict=True)]
 
 
 def share(total_kw: float, weights: Sequence[float], caps: Sequence[float]) -> list[float]:
@@ -96,6 +106,20 @@ def _outputs(spec: FleetSpec, state: FleetState) -> list[charger.ChargerOutputs]
         charger.outputs(one, now, 0.0, None)
         for one, now in zip(spec.chargers, state.chargers, strict=True)
     ]
+
+
+def _slacks(
+    spec: FleetSpec, state: FleetState, parts: Sequence[charger.ChargerOutputs]
+) -> list[float]:
+    """Energy that each car that can be driven could still get beyond what it wants, in kWh."""
+    slacks = []
+    for one, part in zip(spec.chargers, parts, strict=True):
+        left = 0.0
+        if part.available and part.leaves is not None and part.wanted_kwh is not None:
+            hours = (part.leaves - state.at).total_seconds() / 3600.0
+            left = one.rate_kw * hours - part.wanted_kwh
+        slacks.append(max(0.0, left))
+    return slacks
 
 
 def _together(

@@ -134,7 +134,8 @@ class MqttDevice:
                     max_queued_outgoing_messages=KEPT,
                 ) as client:  # fmt: skip
                     self._client = client
-                    await self._session(client)
+                    if self._online.is_set():  # it may have gone while it was connecting
+                        await self._session(client)
             self._client = None
             await asyncio.sleep(random.uniform(0.0, _RETRY_S))  # noqa: S311 - jitter
 

@@ -126,12 +126,18 @@ def backend(*stays: Stay) -> fleet.FleetSpec:
     return fleet.FleetSpec(tuple(charger.spec_of((one,)) for one in stays))
 
 
-def test_a_backend_shares_its_power_by_need_and_nobody_exceeds_the_station() -> None:
-    spec = backend(car(0, 9 * HOUR, 30), car(0, 9 * HOUR, 3), car(HOUR, 9 * HOUR, 10))
+def test_a_backend_adds_by_want_and_gives_up_by_slack_and_nobody_exceeds_the_station() -> None:
+    # alone they draw 4, 2 and (it comes later) nothing
+    spec = backend(car(0, 10 * HOUR, 36), car(0, 10 * HOUR, 18), car(HOUR, 9 * HOUR, 10))
     state = fleet.started(spec, START)
-    assert fleet.setpoints(spec, state, -6.6) == pytest.approx([-6.0, -0.6, 0.0])
-    assert fleet.setpoints(spec, state, -8.0) == pytest.approx([-6.6, -1.4, 0.0])
+    assert fleet.setpoints(spec, state, -6.0) == pytest.approx([-4.0, -2.0, 0.0])
+    assert fleet.setpoints(spec, state, -9.0) == pytest.approx([-6.0, -3.0, 0.0])
     assert fleet.setpoints(spec, state, -90.0) == pytest.approx([-6.6, -6.6, 0.0])
+    slacks = (66 - 36, 66 - 18)
+    given = [2.0 * slack / sum(slacks) for slack in slacks]
+    less = [-4.0 + given[0], -2.0 + given[1], 0.0]
+    assert fleet.setpoints(spec, state, -4.0) == pytest.approx(less)
+    assert fleet.setpoints(spec, state, 0.0) == pytest.approx([0.0, 0.0, 0.0])
     assert fleet.setpoints(spec, state, None) == [None, None, None]
 
 
