@@ -117,7 +117,9 @@ def counterfactual_command(
 @scenario_option
 @world_option
 @click.option("--report", "report_file", required=True, type=EXISTING)
-@click.option("--truth", "truth_file", required=True, type=EXISTING)
+@click.option("--truth", "truth_place", required=True,
+              type=click.Path(exists=True, path_type=Path),
+              help="truth.jsonl, or the folder that it is in.")  # fmt: skip
 @click.option("--counterfactual", "counterfactual_file", required=True, type=EXISTING)
 @click.option("--out", required=True, type=FILE)
 def judge_command(
@@ -125,7 +127,7 @@ def judge_command(
     scenario_file: Path,
     world_file: Path,
     report_file: Path,
-    truth_file: Path,
+    truth_place: Path,
     counterfactual_file: Path,
     out: Path,
 ) -> None:
@@ -134,7 +136,11 @@ def judge_command(
         load(scenario_file),
         load_world(world_file),
         judge.read_report(report_file),
-        (judge.read_truth(truth_file), judge.read_truth(counterfactual_file)),
+        (judge.read_truth(_truth_file(truth_place)), judge.read_truth(counterfactual_file)),
     )
     judge.save(verdict, out)
     click.echo(judge.summary(verdict))
+
+
+def _truth_file(place: Path) -> Path:
+    return place / "truth.jsonl" if place.is_dir() else place

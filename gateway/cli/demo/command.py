@@ -122,7 +122,6 @@ class DemoRun:
     def _plan(self) -> Json:
         self._say("planning the day from real homes and charging sessions")
         folder = self._folder
-        (self._report_dir / "truth.jsonl").unlink(missing_ok=True)
         data = ["--data", str(self._data)] if self._data else []
         both = ["--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json")]
         self._simulator(
@@ -165,7 +164,7 @@ class DemoRun:
         self._simulator("counterfactual", *both, "--out", str(folder / "counterfactual.jsonl"))
         self._simulator(
             "judge", *both, "--report", str(folder / "report.json"),
-            "--truth", str(self._report_dir / "truth.jsonl"),
+            "--truth", str(self._report_dir),
             "--counterfactual", str(folder / "counterfactual.jsonl"),
             "--out", str(folder / "truth.json"),
         )  # fmt: skip
