@@ -26,7 +26,7 @@ from gateway.store.verify import Verdict
 from tests.harness.killer import arguments
 from tests.harness.street import DEVICES, Street, street
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(840)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1500)]
 AT_ONCE = 5
 SPARE_S = 7.0
 """Wall seconds of the window that a restarted gateway needs: devices are waited for, then told."""

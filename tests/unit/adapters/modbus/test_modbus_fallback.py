@@ -85,9 +85,7 @@ async def test_next_setpoint_takes_over_from_the_fallback() -> None:
 async def test_release_ends_the_fallback_too() -> None:
     async with rig(fallback_kw=-1.5) as lab:
         await lapse(lab)
-        assert isinstance(
-            await lab.adapter.release("bat-1", order_id="ord_1", revision=0), Applied
-        )
+        assert isinstance(await lab.adapter.release("bat-1", order_id="ord_1", revision=0), Applied)
         assert lab.battery.commanded_kw() is None
 
 
