@@ -11,7 +11,11 @@ from marketplace_core.errors import RequestError
 
 
 class Client:
-    """One organisation's view of the API. Raises RequestError with the problem's words."""
+    """One organisation's view of the API. Raises RequestError with the problem's words.
+
+    Where a method takes a `key` (Idempotency-Key), a repeat with the same key changes nothing
+    and gets the answer of the first.
+    """
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
@@ -22,9 +26,9 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def register_assets(self, assets: Sequence[Mapping[str, Any]]) -> Any:
+    def register_assets(self, assets: Sequence[Mapping[str, Any]], *, key: str = "") -> Any:
         """Register or update assets."""
-        return self._call("PUT", "/v1/assets", json=list(assets))
+        return self._call("PUT", "/v1/assets", json=list(assets), headers=_once(key))
 
     def import_readings(self, csv_text: str) -> Any:
         """Import meter history; the answer lists rows that were refused."""
@@ -32,29 +36,29 @@ class Client:
         content = csv_text.encode()
         return self._call("POST", "/v1/readings/import", content=content, headers=headers)
 
-    def publish_need(self, need: Mapping[str, Any]) -> Any:
+    def publish_need(self, need: Mapping[str, Any], *, key: str = "") -> Any:
         """Publish a need."""
-        return self._call("POST", "/v1/needs", json=need)
+        return self._call("POST", "/v1/needs", json=need, headers=_once(key))
 
-    def bid(self, need_id: str, bid: Mapping[str, Any]) -> Any:
+    def bid(self, need_id: str, bid: Mapping[str, Any], *, key: str = "") -> Any:
         """Bid on a need."""
-        return self._call("POST", f"/v1/needs/{need_id}/bids", json=bid)
+        return self._call("POST", f"/v1/needs/{need_id}/bids", json=bid, headers=_once(key))
 
-    def clear(self, need_id: str) -> Any:
+    def clear(self, need_id: str, *, key: str = "") -> Any:
         """Clear a need's auction."""
-        return self._call("POST", f"/v1/needs/{need_id}/clear")
+        return self._call("POST", f"/v1/needs/{need_id}/clear", headers=_once(key))
 
     def contracts(self, need_id: str) -> Any:
         """Contracts of a need that this organisation is a side of."""
         return self._call("GET", f"/v1/needs/{need_id}/contracts")
 
-    def sign(self, contract_id: str) -> Any:
+    def sign(self, contract_id: str, *, key: str = "") -> Any:
         """Sign a contract."""
-        return self._call("POST", f"/v1/contracts/{contract_id}/sign")
+        return self._call("POST", f"/v1/contracts/{contract_id}/sign", headers=_once(key))
 
     def submit_order(self, order: Mapping[str, Any], *, key: str) -> Any:
-        """Submit an order; repeating it with the same key changes nothing."""
-        return self._call("POST", "/v1/orders", json=order, headers={"Idempotency-Key": key})
+        """Submit an order."""
+        return self._call("POST", "/v1/orders", json=order, headers=_once(key))
 
     def register_webhook(self, url: str, events: Sequence[str]) -> Any:
         """Say where this organisation is told of things; the answer holds the secret."""
@@ -72,3 +76,7 @@ class Client:
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         return self._http.request(method, path, **arguments)
+
+
+def _once(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key} if key else {}

@@ -140,7 +140,8 @@ class DeviceAdapter(Protocol):
     async def release(self, device_id: str, *, order_id: str, revision: int) -> SetpointOutcome:
         """Return a device to its fallback, now; `setpoint_id` of the outcome is empty.
 
-        Repeating it is harmless; a device that already holds a newer revision keeps it.
+        Repeating it is harmless; a device that already holds a newer revision, or another
+        order's setpoint, keeps it. A device that is not bound here is Refused.
         """
 
     async def read_back(self, device_id: str) -> ReadBack:

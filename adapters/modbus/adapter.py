@@ -145,9 +145,14 @@ class ModbusAdapter:
                 yield [await done.get()]
 
     async def release(self, device_id: str, *, order_id: str, revision: int) -> SetpointOutcome:
-        """Return a unit to its own behaviour, unless it holds a newer revision."""
-        at, bound = self._clock.now(), self._bound[device_id]
+        """Return a unit to its own behaviour, unless a newer revision or another order holds it."""
+        at, bound = self._clock.now(), self._bound.get(device_id)
+        if bound is None:
+            reason = "no such device is bound here"
+            return Refused(setpoint_id="", device_id=device_id, at=at, reason=reason)
         held = bound.held
+        if held is not None and held.order_id != order_id and held.valid_until > at:
+            return Applied(setpoint_id="", device_id=device_id, at=at)  # nothing of it is in force
         if held is not None and held.order_id == order_id and held.revision > revision:
             reason = f"revision {held.revision} is in force"
             return Refused(setpoint_id="", device_id=device_id, at=at, reason=reason)

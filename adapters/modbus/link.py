@@ -158,8 +158,10 @@ class ModbusLink:
         try:
             answer = await request
         except (ModbusException, OSError, TimeoutError) as error:
+            _heed_cancellation()
             self._failed(unit)
             raise LinkError(f"unit {unit} gave no answer: {error}") from error
+        _heed_cancellation()
         self._breaker(unit).answered()
         code = getattr(answer, "exception_code", 0)
         if code:
@@ -172,3 +174,14 @@ class ModbusLink:
 
     def _breaker(self, unit: int) -> _Breaker:
         return self._breakers.setdefault(unit, _Breaker())
+
+
+def _heed_cancellation() -> None:
+    """Raise the cancellation that the library lost, if it lost one.
+
+    `asyncio.wait_for` of Python 3.11 returns the answer when it meets the cancellation, and
+    whoever polls in a loop would go on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -19,6 +19,7 @@ from adapters.mqtt.presence import Presence
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import (
     ReadBack,
+    Refused,
     Setpoint,
     SetpointOutcome,
     Unconfirmed,
@@ -151,6 +152,9 @@ class MqttAdapter:
         """Return a device to its fallback; tried whatever its presence says."""
         command = self._translate.request("release", order_id=order_id, revision=revision)
         at = self._clock.now()
+        if device_id not in self._devices:
+            reason = "no such device is bound here"
+            return Refused(setpoint_id="", device_id=device_id, at=at, reason=reason)
         try:
             answer = await self._ask(device_id, command)
         except UnpublishedError as error:

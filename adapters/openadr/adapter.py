@@ -116,7 +116,9 @@ class OpenAdrAdapter:
 
     async def release(self, device_id: str, *, order_id: str, revision: int) -> SetpointOutcome:
         """Cancel the event that carries an order to a device, and wait for the VEN to say so."""
-        self._ven(device_id)
+        if device_id not in self._vens:
+            reason = "no VEN stands for this device"
+            return Refused(setpoint_id="", device_id=device_id, at=self._clock.now(), reason=reason)
         event = self._service.book.find(order_id, device_id)
         if event is None or event.setpoint.valid_until <= self._clock.now():
             return Applied(setpoint_id="", device_id=device_id, at=self._clock.now())

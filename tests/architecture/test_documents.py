@@ -84,7 +84,9 @@ def test_every_direct_dependency_is_accounted_for() -> None:
     for name in sorted(wanted):
         version = re.search(rf"^{re.escape(name)}==([^\s\\;]+)", locked, re.MULTILINE)
         assert version is not None, name
-        assert version[1] in [cell.strip() for cell in rows[name]], name
+        cells = [cell.strip() for cell in rows[name]]
+        assert version[1] in cells, name
+        assert any(re.fullmatch(r"20\d\d-\d\d-\d\d", cell) for cell in cells), name
 
 
 def test_the_image_is_built_by_the_rules() -> None:

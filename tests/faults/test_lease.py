@@ -10,11 +10,14 @@ import pytest
 from tests.harness.lab import wait_for
 from tests.harness.street import LEASE_S, SPEED, street
 
+LEASED = ("bat-1", "ev-1")
+"""Devices that somebody has to refresh: an OpenADR event ends by itself."""
+
 pytestmark = [pytest.mark.process]
 
 
 def test_devices_fall_back_when_the_gateway_stays_dead(tmp_path: Path) -> None:
-    with street(tmp_path) as here:
+    with street(tmp_path, devices=LEASED) as here:
         gateway = here.lab.start()
         try:
             here.await_telemetry()
@@ -24,7 +27,7 @@ def test_devices_fall_back_when_the_gateway_stays_dead(tmp_path: Path) -> None:
 
             def in_force() -> bool:
                 sets = [e for e in here.log() if e.get("effect") == "set"]
-                return {entry["device"] for entry in sets} == {"bat-1", "ev-1"}
+                return {entry["device"] for entry in sets} == set(LEASED)
 
             wait_for(in_force, seconds=20, what="setpoints in force")
         finally:
@@ -34,7 +37,7 @@ def test_devices_fall_back_when_the_gateway_stays_dead(tmp_path: Path) -> None:
         def fallen_back() -> bool:
             ends = {e["device"]: e["at"] for e in here.log()
                     if e.get("effect") in {"reverted", "fallback"}}  # fmt: skip
-            return set(ends) == {"bat-1", "ev-1"}
+            return set(ends) == set(LEASED)
 
         # The Modbus timer counts whole seconds, so one more than the lease.
         wait_for(fallen_back, seconds=LEASE_S / SPEED + 5, what="both devices at their fallback")
@@ -44,7 +47,7 @@ def test_devices_fall_back_when_the_gateway_stays_dead(tmp_path: Path) -> None:
 
 
 def test_lease_is_refreshed_while_the_gateway_lives(tmp_path: Path) -> None:
-    with street(tmp_path) as here:
+    with street(tmp_path, devices=LEASED) as here:
         gateway = here.lab.start()
         try:
             here.await_telemetry()

@@ -74,10 +74,10 @@ async def test_link_cut_before_the_commit_brings_the_message_again(tmp_path: Pat
             lab.sink.gate.clear()
             lab.devices["ev-1"].inject("telemetry", telemetry(0))
             await eventually(lambda: lab.sink.asked == 1, what="the commit to be asked for")
-            relay.cut()
-            await eventually(lambda: not lab.adapter.connected("ev-1"), what="the loss")
-            refused = (await lab.issue(setpoint("ev-1")))["ev-1"]
-            assert isinstance(refused, Unreachable)
+            with relay.down():
+                await eventually(lambda: not lab.adapter.connected("ev-1"), what="the loss")
+                refused = (await lab.issue(setpoint("ev-1")))["ev-1"]
+                assert isinstance(refused, Unreachable)
             lab.sink.gate.set()
             await eventually(lambda: len(lab.sink.readings) == 2, what="the redelivery")
             assert {(r.boot, r.sequence) for r in lab.sink.readings} == {(1, 0)}
@@ -96,8 +96,8 @@ async def test_nothing_is_lost_when_the_link_is_cut_whatever_the_broker_keeps(
         for number in range(300):
             device.report(reading(number))
             if number % 100 == 50:
-                relay.cut()
-                await eventually(lambda: not lab.adapter._telemetry.connected, what="the loss")
+                with relay.down():
+                    await eventually(lambda: not lab.adapter._telemetry.connected, what="the loss")
         await eventually(lambda: device.unconfirmed == 0, seconds=20, what="`stored`")
         assert {r.sequence for r in lab.sink.readings} == set(range(300))
         assert lab.adapter.gaps == {}

@@ -1,6 +1,6 @@
 """The real service, killed at a chosen fact: `python -m tests.harness.killer`.
 
-`--when before` ends the process inside the transaction of the n-th street fact, before its
+`--when before` ends the process inside the transaction of the n-th fact of a kind, before its
 commit; `--when after` right after the commit, before anybody hears of it.
 """
 
@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -22,58 +24,68 @@ from gateway.cli.serve import run_service
 from gateway.clock import SystemClock
 from gateway.observability.logs import configure_logs
 from gateway.store.journal import Journal
-from marketplace_core.events import Fact, OrderFact
+from marketplace_core.events import Fact
 from marketplace_core.ports import Record
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+class Fuse:
+    """Ends the process at the n-th fact of a kind that it is shown."""
+
+    def __init__(self, kind: str, number: int) -> None:
+        self._kind = kind
+        self._left = number
+
+    def show(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            self._left -= type(fact).__name__ == self._kind
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class KillingJournal(Journal):
-    """Dies when the n-th street fact was appended and is not committed yet."""
+    """Dies when the fact was appended and is not committed yet."""
 
-    def __init__(self, clock: SystemClock, shards: int, *, at: int) -> None:
+    def __init__(self, clock: SystemClock, shards: int, *, fuse: Fuse) -> None:
         super().__init__(clock, shards)
-        self._left = at
+        self._fuse = fuse
 
     def append(self, connection: Connection, stream: str, fact: Fact) -> Record:
         record = super().append(connection, stream, fact)
-        if isinstance(fact, OrderFact):
-            self._left -= 1
-            if self._left == 0:
-                die()
+        self._fuse.show([fact])
         return record
 
 
 class KillingBus(LocalBus):
-    """Dies when the n-th street fact is committed and not published yet."""
+    """Dies when the fact is committed and not published yet."""
 
-    def __init__(self, *, at: int) -> None:
+    def __init__(self, fuse: Fuse) -> None:
         super().__init__()
-        self._left = at
+        self._fuse = fuse
 
     def publish(self, records: list[Record]) -> None:
-        before, facts = self._left, sum(isinstance(r.fact, OrderFact) for r in records)
-        self._left -= facts
-        if before > 0 >= self._left:
-            die()
+        self._fuse.show([record.fact for record in records])
         super().publish(records)
+
+
+def arguments(kind: str, number: int, when: str) -> list[str]:
+    """Command line of a service that dies there."""
+    return ["--fact", kind, "--number", str(number), "--when", when]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--ready-file", type=Path, required=True)
-    parser.add_argument("--at", type=int, required=True)
+    parser.add_argument("--fact", required=True)
+    parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--when", choices=["before", "after"], required=True)
     options = parser.parse_args()
     settings = load_settings(options.config)
     configure_logs(settings.log_level)
+    fuse = Fuse(options.fact, options.number)
+    make: Any = partial(build, bus=KillingBus(fuse))
     if options.when == "before":
-        make = partial(build, journal=partial(KillingJournal, at=options.at))
-    else:
-        make = partial(build, bus=KillingBus(at=options.at))
+        make = partial(build, journal=partial(KillingJournal, fuse=fuse))
     asyncio.run(run_service(settings, options.ready_file, make))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,11 +23,17 @@ HOST = "127.0.0.1"
 ROLES = {"org_buyer": "buyer", "org_seller": "seller", "org_operator": "operator"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+_LASTING = range(20_000, 32_000)
+"""Ports that no connection takes as its own end meanwhile (Linux gives those from 32768 on)."""
+
+
+def free_port(*, lasting: bool = False) -> int:
+    """A port that is free now; `lasting`: and will be when its server dies and comes back."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, random.choice(_LASTING) if lasting else 0))
+            port: int = probe.getsockname()[1]
+            return port
 
 
 def token_of(organisation: str) -> str:
@@ -121,7 +128,7 @@ class Lab:
             [module, *arguments, "--config", str(self.settings_file), "--ready-file", str(ready)],
             self.folder,
         )
-        self.url = child.wait_ready()["url"]
+        self.url = child.wait_ready(60)["url"]
         return child
 
     def client(self, organisation: str) -> Client:
@@ -164,13 +171,13 @@ def contract(
     return need
 
 
-def wait_for(condition: Any, *, seconds: float, what: str) -> Any:
+def wait_for(condition: Any, *, seconds: float, what: str, every_s: float = 0.02) -> Any:
     """Poll until a condition gives something true; TimeoutError names what was waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.02)
+        time.sleep(every_s)
     raise TimeoutError(f"waited {seconds:g} s for {what}")
 
 

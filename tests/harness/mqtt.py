@@ -86,7 +86,11 @@ class Mosquitto:
 
 
 class Relay:
-    """A TCP relay in front of a broker: `cut` ends every connection without a goodbye."""
+    """A TCP relay in front of a broker: `cut` ends every connection without a goodbye.
+
+    What was cut may be back within milliseconds, sooner than anybody looks: whoever waits to
+    see the loss lets nothing through meanwhile (`accepting`, `down`).
+    """
 
     def __init__(self, target: int) -> None:
         self.port = 0
@@ -98,6 +102,14 @@ class Relay:
     def cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Cut, and let nothing through until the end."""
+        self.accepting = False
+        self.cut()
+        yield
+        self.accepting = True
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, HOST, 0)
@@ -120,6 +132,10 @@ class Relay:
             writer.transport.abort()
             return
         pair = {writer, far_writer}
+        if not self.accepting:  # cut while it was being made
+            for each in pair:
+                each.transport.abort()
+            return
         self._writers |= pair
         try:
             async with asyncio.TaskGroup() as tasks:

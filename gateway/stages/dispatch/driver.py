@@ -75,12 +75,15 @@ class Driver:
                 _log.info("read_back_failed", device=held.setpoint.device_id, error=str(error))
                 held.retry_at = self._soon(held)
                 continue
-            if _in_force(answer, held.setpoint):
-                await self._adopt(held, answer)
-            elif held.state is not SetpointState.UNCONFIRMED:
-                await self._issue([held])
-            else:
+            in_force = _in_force(answer, held.setpoint)
+            if not in_force and held.state is SetpointState.UNCONFIRMED:
                 held.retry_at = self._soon(held)
+                continue
+            _log.info("device_read_back", device=held.setpoint.device_id, in_force=in_force)
+            if in_force:
+                await self._adopt(held, answer)
+            else:
+                await self._issue([held])
 
     async def end(self, held: Held, *, release: bool) -> None:
         """Close a setpoint whose time is over; return the device to its fallback."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from gateway.store.setpoints import SetpointState
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.ports import Clock
 
+_TIMER_S: Final = 1.0
+"""Wall seconds: timers in devices count whole ones."""
 _REFRESHED = (LeaseKind.REVERT_TIMER, LeaseKind.TIME_TO_LIVE, LeaseKind.WATCHDOG)
 
 
@@ -48,7 +52,13 @@ class Held:
         return not self.busy and self.setpoint.valid_until <= now
 
     def renew(self, clock: Clock, seconds: float) -> None:
-        """Note that the device holds it for so many market seconds from now."""
+        """Note that the device holds it for so many market seconds from now.
+
+        A lease that lasts as long as the setpoint is valid is not refreshed any more: a
+        refresh that comes in after the end would put the setpoint in force again.
+        """
         wall = clock.wall_seconds(seconds)
+        left = clock.wall_seconds((self.setpoint.valid_until - clock.now()).total_seconds())
         self.lease_ends = clock.monotonic() + wall
-        self.retry_at = clock.monotonic() + wall / 2
+        lasts = wall >= left - _TIMER_S
+        self.retry_at = math.inf if lasts else clock.monotonic() + wall / 2

@@ -102,11 +102,9 @@ async def test_will_of_a_cut_link_makes_a_device_unreachable(broker: Broker) -> 
         Relay(port) as relay,
         rig(port, "ev-1", version=version, device_port=relay.port) as lab,
     ):
-        relay.accepting = False
-        relay.cut()
-        await eventually(lambda: not lab.adapter.connected("ev-1"), what="the Will")
-        assert isinstance((await lab.issue(setpoint("ev-1")))["ev-1"], Unreachable)
-        relay.accepting = True
+        with relay.down():
+            await eventually(lambda: not lab.adapter.connected("ev-1"), what="the Will")
+            assert isinstance((await lab.issue(setpoint("ev-1")))["ev-1"], Unreachable)
         await lab.present()
         assert isinstance((await lab.issue(setpoint("ev-1")))["ev-1"], Applied)
 
