@@ -14,11 +14,14 @@ import msgspec
 
 from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order
 from marketplace_core.dispatch.setpoint import Applied, Refused, Setpoint, Unconfirmed, Unreachable
+from marketplace_core.dispatch.stop import StopOutcome
 from marketplace_core.intervals import Interval
 from marketplace_core.procurement.bid import Bid, Clearing
 from marketplace_core.procurement.contract import Contract
 from marketplace_core.procurement.need import Need
 from marketplace_core.registry.asset import Asset
+from marketplace_core.registry.location import Location
+from marketplace_core.settlement.dispute import Dispute
 from marketplace_core.settlement.statement import Posting, StatementLine
 from marketplace_core.units import Kw, Kwh
 
@@ -34,6 +37,15 @@ class OrderSubmitted(OrderFact, frozen=True, kw_only=True):
     """Intake accepted an order; from here on it is durable."""
 
     order: Order
+
+
+class OrderStopped(OrderFact, frozen=True, kw_only=True):
+    """Somebody ended an order before its time: nothing is instructed from `at` on."""
+
+    at: datetime
+    by: str
+    """Organisation."""
+    reason: str = ""
 
 
 class OrderRejected(OrderFact, frozen=True, kw_only=True):
@@ -181,8 +193,74 @@ class ContractSigned(MarketFact, frozen=True, kw_only=True):
     at: datetime
 
 
+class LocationsPlaced(MarketFact, frozen=True, kw_only=True):
+    """An operator drew part of the network tree."""
+
+    locations: tuple[Location, ...]
+
+
+class OrganisationRegistered(MarketFact, frozen=True, kw_only=True):
+    """An operator let an organisation in."""
+
+    organisation: str
+    name: str
+    by: str
+
+
+class OrganisationSuspended(MarketFact, frozen=True, kw_only=True):
+    """An operator shut an organisation out until further notice."""
+
+    organisation: str
+    reason: str
+    by: str
+
+
+class OrganisationReinstated(MarketFact, frozen=True, kw_only=True):
+    """An operator let a suspended organisation in again."""
+
+    organisation: str
+    by: str
+
+
+class DisputeOpened(MarketFact, frozen=True, kw_only=True):
+    """A side of a statement line says that it is wrong."""
+
+    dispute: Dispute
+
+
+class DisputeResolved(MarketFact, frozen=True, kw_only=True):
+    """An operator decided a dispute."""
+
+    dispute: Dispute
+
+
+class EmergencyStopped(MarketFact, frozen=True, kw_only=True):
+    """Somebody stopped devices past every queue. Written while the devices are being told."""
+
+    emergency_id: str
+    by: str
+    """Organisation."""
+    scope: str
+    reason: str
+    at: datetime
+    devices: tuple[tuple[str, str], ...]
+    """Device id and what stop means for it: `release`, `zero` or `fallback`."""
+    orders: tuple[str, ...]
+    """Orders that end with it."""
+
+
+class EmergencyAnswered(MarketFact, frozen=True, kw_only=True):
+    """What became of an emergency stop at each device."""
+
+    emergency_id: str
+    outcomes: tuple[StopOutcome, ...]
+    latency_s: float
+    """Wall seconds from the request until the last device had answered or was given up."""
+
+
 StreetFact = (
     OrderSubmitted
+    | OrderStopped
     | OrderRejected
     | OrderAwarded
     | OrderInfeasible
@@ -196,11 +274,25 @@ StreetFact = (
     | DeliveryVerified
     | OrderSettled
 )
-AnyMarketFact = AssetsRegistered | NeedPublished | BidPlaced | AuctionCleared | ContractSigned
+AnyMarketFact = (
+    AssetsRegistered
+    | NeedPublished
+    | BidPlaced
+    | AuctionCleared
+    | ContractSigned
+    | LocationsPlaced
+    | OrganisationRegistered
+    | OrganisationSuspended
+    | OrganisationReinstated
+    | DisputeOpened
+    | DisputeResolved
+    | EmergencyStopped
+    | EmergencyAnswered
+)
 Fact = StreetFact | AnyMarketFact
 
 STREET: Final[tuple[tuple[type[OrderFact], ...], ...]] = (
-    (OrderSubmitted,),
+    (OrderSubmitted, OrderStopped),
     (OrderAwarded, OrderRejected),
     (OrderPlanned, OrderInfeasible),
     (SetpointsIssued,),

@@ -51,6 +51,15 @@ class Metrics:
             "Wall seconds from a setpoint being due to its being handed to its adapter",
             buckets=_LATENCY, registry=self.registry,
         )  # fmt: skip
+        self.emergency = Histogram(
+            "flexway_emergency_stop_seconds",
+            "Wall seconds from an emergency stop being asked for to the answer of each device",
+            buckets=_LATENCY, registry=self.registry,
+        )  # fmt: skip
+        self.streams_dropped = Counter(
+            "flexway_streams_dropped", "Live streams ended because their reader was too slow",
+            registry=self.registry,
+        )  # fmt: skip
         self._seed()
 
     def exposition(self) -> bytes:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from gateway.store.facts import record_fact
-from gateway.store.market import contracts_for, orders_overlapping
+from gateway.store.market import called_by_others, contracts_for, is_stopped
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.merit_order import award
 from marketplace_core.events import OrderAwarded, OrderFact, OrderRejected, OrderSubmitted
 from marketplace_core.ports import Record
-from marketplace_core.units import Kw
 
 CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderSubmitted})
 EMITS: frozenset[type[OrderFact]] = frozenset({OrderAwarded, OrderRejected})
@@ -27,9 +26,8 @@ class Award:
         if not isinstance(fact, OrderSubmitted):
             return
         order, connection = fact.order, transaction.connection
-        called: dict[str, Kw] = {}
-        for other in orders_overlapping(connection, order.need_id, order.interval):
-            for call in other.calls if other.order.id != order.id else ():
-                called[call.contract_id] = Kw(called.get(call.contract_id, 0.0) + call.kw)
+        if is_stopped(connection, order.id):
+            return
+        called = called_by_others(connection, order)
         outcome = award(order, contracts_for(connection, order.need_id), called)
         record_fact(transaction, outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.live import LiveState
 from gateway.store.facts import record_fact
-from gateway.store.market import assets_by_id, contract_by_id, order_by_id
+from gateway.store.market import assets_by_id, contract_by_id, is_stopped, order_by_id
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.planner import DeviceState, plan
 from marketplace_core.events import OrderAwarded, OrderFact, OrderInfeasible, OrderPlanned
@@ -28,6 +28,8 @@ class Plan:
         """Turn calls into allocations, or say that nothing can be delivered."""
         fact = record.fact
         if not isinstance(fact, OrderAwarded):
+            return
+        if is_stopped(transaction.connection, fact.order_id):
             return
         order = order_by_id(transaction.connection, fact.order_id).order
         fleet = {

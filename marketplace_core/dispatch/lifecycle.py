@@ -19,6 +19,7 @@ from marketplace_core.events import (
     OrderPlanned,
     OrderRejected,
     OrderSettled,
+    OrderStopped,
     OrderSubmitted,
     SetpointsApplied,
     SetpointsIssued,
@@ -46,6 +47,8 @@ class OrderState(enum.Enum):
     """Setpoints are journalled and may be on the wire; no device has confirmed."""
     DELIVERING = "delivering"
     """At least one device confirmed its setpoint."""
+    STOPPED = "stopped"
+    """Ended before its time. What was delivered until then is still verified and booked."""
     VERIFIED = "verified"
     """At least one settlement period is verified and not booked yet."""
     SETTLED = "settled"
@@ -109,7 +112,28 @@ TRANSITIONS: Final[Mapping[tuple[OrderState | None, type[OrderFact]], OrderState
     (_S.SETTLED, SetpointsUnconfirmed): _S.SETTLED,
     (_S.SETTLED, WindowClosed): _S.SETTLED,
     (_S.SETTLED, DeliveryVerified): _S.VERIFIED,
+    # Somebody ends an order early: nothing more is issued, what was sent comes to its end.
+    (_S.SUBMITTED, OrderStopped): _S.STOPPED,
+    (_S.AWARDED, OrderStopped): _S.STOPPED,
+    (_S.PLANNED, OrderStopped): _S.STOPPED,
+    (_S.ISSUED, OrderStopped): _S.STOPPED,
+    (_S.DELIVERING, OrderStopped): _S.STOPPED,
+    (_S.VERIFIED, OrderStopped): _S.STOPPED,
+    (_S.STOPPED, SetpointsIssued): _S.STOPPED,
+    (_S.STOPPED, SetpointsApplied): _S.STOPPED,
+    (_S.STOPPED, SetpointsRefused): _S.STOPPED,
+    (_S.STOPPED, SetpointsUnreachable): _S.STOPPED,
+    (_S.STOPPED, SetpointsUnconfirmed): _S.STOPPED,
+    (_S.STOPPED, WindowClosed): _S.STOPPED,
+    (_S.STOPPED, DeliveryVerified): _S.STOPPED,
+    (_S.STOPPED, OrderSettled): _S.SETTLED,
 }
+
+
+STOPPABLE: Final = frozenset(
+    state for state, fact in TRANSITIONS if fact is OrderStopped and state is not None
+)
+"""States in which an order can be ended early."""
 
 
 def advance(state: OrderState | None, fact: type[OrderFact]) -> OrderState:
