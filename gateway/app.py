@@ -73,12 +73,15 @@ class Application:
     api: FastAPI
     listener: socket.socket
     tls: tuple[str, str] | None
+    prepare: Callable[[], None]
+    """Enters what the configuration names into the migrated database."""
     restore: Callable[[Sequence[SetpointRow]], None]
     """Hands open setpoints to adapters that have to know them before they answer devices."""
 
     async def run(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
         """Run until `stop` is set; `started` is called once the API takes requests."""
         await asyncio.to_thread(migrate, self.engine)
+        await asyncio.to_thread(self.prepare)
         self.writer.start()
         self.readings.start()
         self.live.update(await asyncio.to_thread(self.readings.latest))
@@ -161,6 +164,8 @@ class Application:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                ws="websockets-sansio",
+                ws_max_size=4096,
                 ssl_certfile=certificate,
                 ssl_keyfile=key,
                 timeout_graceful_shutdown=5,

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
 from adapters.modbus.adapter import ModbusAdapter
@@ -20,20 +22,25 @@ from adapters.openadr.adapter import OpenAdrAdapter
 from adapters.openadr.config import OpenAdrVtn
 from config.settings import Settings
 from gateway.api.application import create_application
-from gateway.api.auth import Authenticator, Principal
+from gateway.api.auth import Authenticator, FailedLogins, Principal
 from gateway.api.services import Services
 from gateway.app import Application
 from gateway.bindings import check_unique, modbus_endpoints, mqtt_devices, openadr_vens
 from gateway.bus.local import LocalBus
 from gateway.clock import SystemClock
+from gateway.confirm import Confirmations
+from gateway.credentials import Signer, derived_secret
+from gateway.emergency import Emergency
 from gateway.ingest import Ingest
 from gateway.live import LiveState
 from gateway.market import Market
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
+from gateway.reads import Reads
 from gateway.stages.award import Award
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.dispatch.driver import Driver
+from gateway.stages.dispatch.emergency import EmergencyLane
 from gateway.stages.dispatch.outcomes import OutcomeJournal
 from gateway.stages.dispatch.stage import Dispatch
 from gateway.stages.intake import Intake
@@ -43,17 +50,20 @@ from gateway.stages.settle import Settle
 from gateway.stages.verify import Verify
 from gateway.store.engine import open_engine
 from gateway.store.journal import Journal
+from gateway.store.organisations import add_configured
 from gateway.store.readings import Quarantined, SqliteReadings
 from gateway.store.roots import RootLog, load_or_create_key, read_roots
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.store.verify import Verdict, verify_journal
 from gateway.store.writer import Writer
+from gateway.streams import OrderStreams
 from gateway.street import Carrier, Stage
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.ids import IdSource
 from marketplace_core.intervals import SettlementGrid
-from marketplace_core.ports import Bus, DeviceAdapter, TimeMap
+from marketplace_core.ports import Bus, DeviceAdapter, Record, TimeMap
 from marketplace_core.simtime import AffineTime, check_speed, from_unix, identity
+from marketplace_core.verification.reading import Reading
 
 _QUARANTINE_QUEUE = 10_000
 _SLOWEST_TIMER_WALL_S = 1.0
@@ -77,6 +87,8 @@ class Basis:
     writer: Writer
     readings: SqliteReadings
     new_id: Callable[[str], str]
+    heard: list[Callable[[list[Record]], None]]
+    """Who else hears of committed facts in this process, after the bus."""
 
 
 def build(
@@ -89,25 +101,31 @@ def build(
     _check_time(settings, profiles)
     live = LiveState(profiles, basis.clock)
     observe = _observe(basis)
+    streams = _streams(basis)
+
+    def stored(readings: Sequence[Reading]) -> None:
+        observe.stored(readings)
+        streams.stored(readings)
+
     quarantine: asyncio.Queue[Quarantined] = asyncio.Queue(_QUARANTINE_QUEUE)
     ingest = Ingest(
         basis.readings, live=live, clock=basis.clock, metrics=basis.metrics,
-        spawn=lambda message: _keep(quarantine, message), stored=observe.stored,
+        spawn=lambda message: _keep(quarantine, message), stored=stored,
     )  # fmt: skip
     conductor = _conductor(basis, adapters, profiles)
-    roots = RootLog(settings.store.roots, load_or_create_key(settings.store.signing_key))
+    key = load_or_create_key(settings.store.signing_key)
+    roots = RootLog(settings.store.roots, key)
     health = Health({"api", *adapters})
     intake = Intake(clock=basis.clock, grid=basis.grid, new_id=basis.new_id)
     services = Services(
-        engine=basis.engine, writer=basis.writer, market=Market(basis.clock, basis.new_id),
-        intake=intake, ingest=ingest, readings=basis.readings, live=live,
-        leases=conductor.leases, profiles=profiles, authenticator=_authenticator(settings),
-        metrics=basis.metrics, health=health, max_body_bytes=settings.api.max_body_bytes,
-        verify_journal=lambda: _verify(basis),
+        ingest=ingest, live=live, intake=intake, profiles=profiles, leases=conductor.leases,
+        health=health, streams=streams, **_api_parts(basis, key),
+        emergency=_emergency(basis, adapters, conductor, intake),
     )  # fmt: skip
     stages: list[Stage] = [
         Award(), Plan(live),
-        Dispatch(profiles=profiles, new_id=basis.new_id, planned=conductor.planned),
+        Dispatch(profiles=profiles, new_id=basis.new_id, planned=conductor.planned,
+                 stopped=conductor.stopped),
         observe, Verify(basis.readings, basis.grid), Settle(basis.new_id),
     ]  # fmt: skip
     return Application(
@@ -121,6 +139,7 @@ def build(
         conductor=conductor, observe=observe, roots=roots,
         root_every_s=settings.store.root_every_s, clock=basis.clock, health=health,
         api=create_application(services), listener=_listener(settings), tls=_tls(settings),
+        prepare=lambda: _prepare(basis),
         restore=lambda rows: _restore(adapters, rows),
     )  # fmt: skip
 
@@ -130,6 +149,13 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
     clock = SystemClock(time_map)
     engine = open_engine(settings.store.database)
     market = settings.market
+    heard: list[Callable[[list[Record]], None]] = []
+
+    def publish(records: list[Record]) -> None:
+        bus.publish(records)
+        for each in heard:
+            each(records)
+
     ids = IdSource(lambda: time.time_ns() // 1_000_000, secrets.randbits)
     return Basis(
         settings=settings,
@@ -139,9 +165,10 @@ def _basis(settings: Settings, journal: JournalFactory, bus: Bus) -> Basis:
         engine=engine,
         bus=bus,
         metrics=Metrics(),
-        writer=Writer(engine, journal(clock, settings.store.journal_shards), bus.publish),
+        writer=Writer(engine, journal(clock, settings.store.journal_shards), publish),
         readings=SqliteReadings(settings.store.readings),
         new_id=ids.new,
+        heard=heard,
     )
 
 
@@ -223,11 +250,70 @@ def _conductor(
     return Conductor(driver, profiles, basis.clock)
 
 
-def _authenticator(settings: Settings) -> Authenticator:
-    return Authenticator(
-        (client.token_sha256, Principal(client.organisation, client.role))
-        for client in settings.api.clients
+def _api_parts(basis: Basis, key: Ed25519PrivateKey) -> dict[str, Any]:
+    """What the API takes from the basis alone."""
+    reads = Reads(basis.engine)
+    return {
+        "engine": basis.engine, "reads": reads, "writer": basis.writer, "clock": basis.clock,
+        "grid": basis.grid, "readings": basis.readings, "metrics": basis.metrics,
+        "market": Market(basis.clock, basis.new_id, _owners(basis.settings)),
+        "confirmations": _confirmations(basis, key),
+        "authenticator": _authenticator(basis.settings, reads, key),
+        "max_body_bytes": basis.settings.api.max_body_bytes,
+        "verify_journal": lambda: _verify(basis),
+    }  # fmt: skip
+
+
+def _streams(basis: Basis) -> OrderStreams:
+    streams = OrderStreams(
+        basis.clock, basis.grid, queue=basis.settings.api.stream_queue,
+        dropped=basis.metrics.streams_dropped.inc,
+    )  # fmt: skip
+    basis.heard.append(streams.heard)
+    return streams
+
+
+def _confirmations(basis: Basis, key: Ed25519PrivateKey) -> Confirmations:
+    api = basis.settings.api
+    return Confirmations(
+        Signer(derived_secret(key, "confirm tokens")), basis.clock,
+        valid_for_s=api.confirm_for_s, required=api.confirm_orders,
+    )  # fmt: skip
+
+
+def _emergency(
+    basis: Basis, adapters: Mapping[str, DeviceAdapter], conductor: Conductor, intake: Intake
+) -> Emergency:
+    lane = EmergencyLane(adapters, conductor=conductor, clock=basis.clock, metrics=basis.metrics)
+    return Emergency(
+        lane, writer=basis.writer, clock=basis.clock, new_id=basis.new_id, halt=intake.halt
     )
+
+
+def _authenticator(settings: Settings, reads: Reads, key: Ed25519PrivateKey) -> Authenticator:
+    api = settings.api
+    return Authenticator(
+        (
+            (client.token_sha256, Principal(client.organisation, client.role))
+            for client in api.clients
+        ),
+        reads=reads,
+        signer=Signer(derived_secret(key, "access tokens")),
+        unix_now=time.time,
+        failures=FailedLogins(api.failed_logins, time.monotonic),
+        token_for_s=api.token_for_s,
+    )
+
+
+def _owners(settings: Settings) -> dict[str, str]:
+    """Organisations that the configuration binds devices to."""
+    return {device.device_id: device.organisation for device in settings.mqtt.devices}
+
+
+def _prepare(basis: Basis) -> None:
+    names = [client.organisation for client in basis.settings.api.clients]
+    with basis.engine.begin() as connection:
+        add_configured(connection, names, basis.clock.now())
 
 
 def _restore(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow]) -> None:

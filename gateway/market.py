@@ -89,9 +89,7 @@ class Market:
             self._save(transaction, organisation, good)
         return refused
 
-    def _save(
-        self, transaction: Transaction, organisation: str, assets: Sequence[Asset]
-    ) -> None:
+    def _save(self, transaction: Transaction, organisation: str, assets: Sequence[Asset]) -> None:
         save_assets(transaction.connection, assets)
         fact = AssetsRegistered(organisation=organisation, assets=tuple(assets))
         transaction.append(organisation, fact)
@@ -152,9 +150,7 @@ class Market:
         transaction.append(contract.need_id, fact)
         return signed
 
-    def place(
-        self, transaction: Transaction, locations: Sequence[Location]
-    ) -> Sequence[Location]:
+    def place(self, transaction: Transaction, locations: Sequence[Location]) -> Sequence[Location]:
         """Draw places into the network tree; RejectedError names the rule one breaks."""
         validate_locations(tree(transaction.connection), locations)
         place(transaction.connection, locations)
@@ -221,9 +217,7 @@ class Market:
     ) -> Dispute:
         """Decide a dispute; RejectedError when it is decided already."""
         found = dispute_by_id(transaction.connection, viewer, dispute_id)
-        decided = resolve_dispute(
-            found, accept=accept, resolution=resolution, at=self._clock.now()
-        )
+        decided = resolve_dispute(found, accept=accept, resolution=resolution, at=self._clock.now())
         save_dispute(transaction.connection, decided)
         transaction.append(decided.order_id, DisputeResolved(dispute=decided))
         return decided

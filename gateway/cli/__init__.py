@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from gateway.cli.client import client
 from gateway.cli.demo import demo
 from gateway.cli.journal import journal
 from gateway.cli.serve import serve
@@ -24,6 +25,7 @@ def flexway() -> None:
     """Buy and deliver flexibility from distributed energy resources."""
 
 
+flexway.add_command(client)
 flexway.add_command(demo)
 flexway.add_command(journal)
 flexway.add_command(serve)

@@ -77,9 +77,7 @@ def _filter(connection: Connection, viewer: Viewer) -> Callable[[Record], bool]:
     stake = Stake(
         needs=frozenset(states),
         cleared=frozenset(need for need, state in states.items() if state != "open"),
-        orders=frozenset(
-            connection.scalars(select(orders.c.id).where(viewer.of(orders.c.buyer)))
-        ),
+        orders=frozenset(connection.scalars(select(orders.c.id).where(viewer.of(orders.c.buyer)))),
         contracts=frozenset(connection.scalars(select(contracts.c.id).where(sides))),
     )
     return lambda record: concerns(record, viewer.organisation, stake)
@@ -87,22 +85,24 @@ def _filter(connection: Connection, viewer: Viewer) -> Callable[[Record], bool]:
 
 def concerns(record: Record, organisation: str, stake: Stake) -> bool:
     """Whether an organisation may see a fact; what is not named here it may not."""
+    see = False
     match record.fact:
         case OrderFact(order_id=order_id):
-            return order_id in stake.orders
+            see = order_id in stake.orders
         case NeedPublished():
-            return True
+            see = True
         case BidPlaced(bid=bid):
-            return bid.seller == organisation or bid.need_id in stake.cleared
+            see = bid.seller == organisation or bid.need_id in stake.cleared
         case AuctionCleared():
-            return record.stream in stake.needs
+            see = record.stream in stake.needs
         case ContractSigned(contract_id=contract_id):
-            return contract_id in stake.contracts
+            see = contract_id in stake.contracts
         case AssetsRegistered() | OrganisationRegistered():
-            return record.fact.organisation == organisation
+            see = record.fact.organisation == organisation
         case OrganisationSuspended() | OrganisationReinstated():
-            return record.fact.organisation == organisation
-        case DisputeOpened() | DisputeResolved():
-            return organisation in {record.fact.dispute.buyer, record.fact.dispute.seller}
+            see = record.fact.organisation == organisation
+        case DisputeOpened(dispute=dispute) | DisputeResolved(dispute=dispute):
+            see = organisation in {dispute.buyer, dispute.seller}
         case _:
-            return False
+            see = False
+    return see

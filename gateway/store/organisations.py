@@ -79,7 +79,11 @@ def add_configured(connection: Connection, names: Iterable[str], at: datetime) -
 
 
 def set_organisation_state(
-    connection: Connection, organisation_id: str, state: OrganisationState, reason: str, at: datetime
+    connection: Connection,
+    organisation_id: str,
+    state: OrganisationState,
+    reason: str,
+    at: datetime,
 ) -> bool:
     """Suspend or reinstate; False when it is in that state already. Raises NotFoundError."""
     query = select(organisations.c.state).where(organisations.c.id == organisation_id)

@@ -64,7 +64,9 @@ def meters_of(connection: Connection, viewer: Viewer) -> set[str]:
 
 def owners_of(connection: Connection, devices: Collection[str]) -> dict[str, str]:
     """Organisations whose assets some devices belong to, by device."""
-    return dict(_pairs(connection, asset_devices.c.device_id, asset_devices.c.organisation, devices))
+    return dict(
+        _pairs(connection, asset_devices.c.device_id, asset_devices.c.organisation, devices)
+    )
 
 
 def is_series_of(connection: Connection, viewer: Viewer, series: str) -> bool:
@@ -93,9 +95,7 @@ def conflicts(
         *_pairs(connection, asset_meters.c.series, asset_meters.c.organisation, names),
     ):
         bound.setdefault(device, set()).add(owner)
-    serves = dict(
-        _pairs(connection, asset_devices.c.device_id, asset_devices.c.asset_id, names)
-    )
+    serves = dict(_pairs(connection, asset_devices.c.device_id, asset_devices.c.asset_id, names))
     moving = {each.id for each in wanted}
     found: dict[str, RejectedError] = {}
     for each in wanted:

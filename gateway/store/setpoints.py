@@ -108,9 +108,7 @@ def end_setpoints(
     rows = [
         {
             "key": row.id,
-            "ended": to_json(
-                msgspec.structs.replace(setpoint_row(row).setpoint, valid_until=at)
-            ),
+            "ended": to_json(msgspec.structs.replace(setpoint_row(row).setpoint, valid_until=at)),
         }
         for row in connection.execute(query)
     ]
@@ -128,6 +126,16 @@ def setpoints_in(connection: Connection, states: Collection[SetpointState]) -> l
         .where(setpoints.c.state.in_([state.value for state in states]))
         .order_by(setpoints.c.valid_from_us, setpoints.c.id)
     )
+    return [setpoint_row(row) for row in connection.execute(query)]
+
+
+def in_force(connection: Connection, at: datetime) -> list[SetpointRow]:
+    """Setpoints that were sent and whose time it is."""
+    sent = (SetpointState.ISSUED, SetpointState.APPLIED, SetpointState.UNCONFIRMED)
+    query = select(setpoints).where(
+        setpoints.c.state.in_([state.value for state in sent]),
+        setpoints.c.valid_from_us <= to_us(at), setpoints.c.valid_until_us > to_us(at),
+    )  # fmt: skip
     return [setpoint_row(row) for row in connection.execute(query)]
 
 

@@ -13,7 +13,14 @@ from gateway.store.delivery import WindowRow, window_row
 from gateway.store.engine import to_us
 from gateway.store.paging import Page, Slice, rows_of
 from gateway.store.setpoints import SetpointRow, setpoint_row
-from gateway.store.tables import asset_devices, orders, postings, setpoints, statement_lines, windows
+from gateway.store.tables import (
+    asset_devices,
+    orders,
+    postings,
+    setpoints,
+    statement_lines,
+    windows,
+)
 from gateway.store.viewer import Viewer
 from gateway.store.visible import own_contracts
 from marketplace_core.errors import NotFoundError
@@ -105,9 +112,7 @@ def booked_line(connection: Connection, viewer: Viewer, line_id: str) -> BookedL
     row = connection.execute(query).one_or_none()
     if row is None:
         raise NotFoundError("line", line_id)
-    return BookedLine(
-        line=msgspec.json.decode(row.document, type=StatementLine), buyer=row.buyer
-    )
+    return BookedLine(line=msgspec.json.decode(row.document, type=StatementLine), buyer=row.buyer)
 
 
 def newest_version(connection: Connection, order_id: str) -> int:
@@ -151,9 +156,7 @@ def totals(lines: Iterable[BookedLine], organisation: str) -> list[Total]:
 
 def _statement(viewer: Viewer, period: Interval) -> Select[Any]:
     newest = (
-        select(
-            statement_lines.c.order_id, func.max(statement_lines.c.version).label("version")
-        )
+        select(statement_lines.c.order_id, func.max(statement_lines.c.version).label("version"))
         .group_by(statement_lines.c.order_id)
         .subquery()
     )

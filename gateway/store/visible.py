@@ -6,15 +6,18 @@ and, of an order, what concerns its contracts. Needs and cleared auctions are pu
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select
 
+from gateway.store.engine import to_us
 from gateway.store.market import OrderRow, order_row
 from gateway.store.paging import Page, Slice, rows_of
 from gateway.store.tables import bids, contracts, needs, orders, windows
 from gateway.store.viewer import Viewer
+from marketplace_core.dispatch.lifecycle import OrderState
 from marketplace_core.errors import NotFoundError
 from marketplace_core.procurement.bid import Bid, Clearing
 from marketplace_core.procurement.contract import Contract
@@ -32,22 +35,52 @@ class NeedView(msgspec.Struct, frozen=True, kw_only=True):
     clearing: Clearing | None
 
 
-def needs_page(
-    connection: Connection,
-    page: Page,
-    *,
-    state: str | None = None,
-    feeder: str | None = None,
-    buyer: str | None = None,
-) -> Slice[NeedView]:
+class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which orders are asked for; None = any."""
+
+    state: OrderState | None = None
+    need_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Orders whose interval meets `[since, until)`."""
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As conditions of a query."""
+        found: list[ColumnElement[bool]] = []
+        if self.state is not None:
+            found.append(orders.c.state == self.state.value)
+        if self.need_id is not None:
+            found.append(orders.c.need_id == self.need_id)
+        if self.since is not None:
+            found.append(orders.c.end_us > to_us(self.since))
+        if self.until is not None:
+            found.append(orders.c.start_us < to_us(self.until))
+        return found
+
+
+class NeedFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which needs are asked for; None = any."""
+
+    state: str | None = None
+    feeder: str | None = None
+    buyer: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As conditions of a query."""
+        found: list[ColumnElement[bool]] = []
+        if self.state is not None:
+            found.append(needs.c.state == self.state)
+        if self.buyer is not None:
+            found.append(needs.c.buyer == self.buyer)
+        if self.feeder is not None:
+            member = f'"feeder":{msgspec.json.encode(self.feeder).decode()}'
+            found.append(needs.c.document.contains(member, autoescape=True))
+        return found
+
+
+def needs_page(connection: Connection, page: Page, wanted: NeedFilter) -> Slice[NeedView]:
     """Needs by id: they are public."""
-    query = select(needs)
-    if state is not None:
-        query = query.where(needs.c.state == state)
-    if buyer is not None:
-        query = query.where(needs.c.buyer == buyer)
-    if feeder is not None:
-        query = query.where(needs.c.document.contains(f'"feeder":{_quoted(feeder)}', autoescape=True))
+    query = select(needs).where(*wanted.conditions())
     found = rows_of(connection, query, page, needs.c.id)
     return Slice([_need(row) for row in found.items], found.following)
 
@@ -110,9 +143,7 @@ def contracts_page(
 
 def contract(connection: Connection, viewer: Viewer, contract_id: str) -> Contract:
     """One contract that the viewer is a side of; NotFoundError else."""
-    query = select(contracts.c.document).where(
-        contracts.c.id == contract_id, viewer.of(*_SIDES)
-    )
+    query = select(contracts.c.document).where(contracts.c.id == contract_id, viewer.of(*_SIDES))
     text = connection.scalar(query)
     if text is None:
         raise NotFoundError("contract", contract_id)
@@ -138,10 +169,10 @@ def order_of_buyer(connection: Connection, viewer: Viewer, order_id: str) -> Ord
 
 
 def orders_page(
-    connection: Connection, viewer: Viewer, page: Page, *wanted: ColumnElement[bool]
+    connection: Connection, viewer: Viewer, page: Page, wanted: OrderFilter
 ) -> Slice[OrderRow]:
-    """Orders of the viewer and those that call its contracts, by id; `wanted` filters them."""
-    query: Select[Any] = select(orders).where(_concerns(viewer), *wanted)
+    """Orders of the viewer and those that call its contracts, by id."""
+    query = select(orders).where(_concerns(viewer), *wanted.conditions())
     found = rows_of(connection, query, page, orders.c.id)
     return Slice([_seen(row, viewer) for row in found.items], found.following)
 
@@ -175,7 +206,3 @@ def _need(row: Row[Any]) -> NeedView:
         state=row.state,
         clearing=None if clearing is None else msgspec.json.decode(clearing, type=Clearing),
     )
-
-
-def _quoted(text: str) -> str:
-    return msgspec.json.encode(text).decode()

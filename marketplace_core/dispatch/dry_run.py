@@ -65,15 +65,18 @@ def rehearse(
         )  # fmt: skip
     planned = plan(order, awarded.calls, fleet)
     allocations = planned.allocations if isinstance(planned, OrderPlanned) else ()
+    shares: dict[str, dict[str, Kw]] = {}
+    for each in allocations:
+        shares.setdefault(each.contract_id, {})[each.device_id] = each.share_kw
     by_id = {contract.id: contract for contract in contracts}
     estimates = tuple(
         _estimate(
             order,
             call,
             by_id[call.contract_id],
-            already_called.get(call.contract_id, Kw(0.0)),
-            {a.device_id: a.share_kw for a in allocations if a.contract_id == call.contract_id},
-            fleet.get(call.contract_id, ()),
+            others_kw=already_called.get(call.contract_id, Kw(0.0)),
+            shares=shares.get(call.contract_id, {}),
+            devices=fleet.get(call.contract_id, ()),
         )
         for call in awarded.calls
     )
@@ -94,6 +97,7 @@ def _estimate(
     order: Order,
     call: Call,
     contract: Contract,
+    *,
     others_kw: Kw,
     shares: Mapping[str, Kw],
     devices: Iterable[DeviceState],

@@ -47,10 +47,10 @@ class OrderState(enum.Enum):
     """Setpoints are journalled and may be on the wire; no device has confirmed."""
     DELIVERING = "delivering"
     """At least one device confirmed its setpoint."""
-    STOPPED = "stopped"
-    """Ended before its time. What was delivered until then is still verified and booked."""
     VERIFIED = "verified"
     """At least one settlement period is verified and not booked yet."""
+    STOPPED = "stopped"
+    """Ended before its time. What was delivered until then is still verified and booked."""
     SETTLED = "settled"
     """Booked. A superseding delivery leads back to VERIFIED and is booked again."""
 

@@ -23,9 +23,7 @@ COLUMNS: Final = (
 _LONGEST: Final = 64
 """Characters of an id."""
 _MOST_KW: Final = 1e6
-_ALLOWED: Final = frozenset(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-"
-)
+_ALLOWED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
 
 
 def parse_assets(

@@ -62,9 +62,7 @@ def open_dispute(
     )  # fmt: skip
 
 
-def resolve_dispute(
-    dispute: Dispute, *, accept: bool, resolution: str, at: datetime
-) -> Dispute:
+def resolve_dispute(dispute: Dispute, *, accept: bool, resolution: str, at: datetime) -> Dispute:
     """Decide a dispute. Raises RejectedError when it is decided already."""
     if dispute.state is not DisputeState.OPEN:
         raise RejectedError(

@@ -110,8 +110,13 @@ class EmergencyLane:
                 return outcome
             if not isinstance(outcome, Applied):
                 await asyncio.sleep(_PAUSE_S)
-            while any(held.busy for held in group) and self._clock.monotonic() < deadline:
-                await asyncio.sleep(_BUSY_S)
+            await self._quiet(group, deadline)
+
+    async def _quiet(self, group: Sequence[Held], deadline: float) -> None:
+        """Return when nothing is being asked of a device any more, or at the deadline."""
+        # `busy` is a plain flag because the conductor looks at every one of them at each step.
+        while any(h.busy for h in group) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_BUSY_S)
 
     async def _tell(
         self, emergency_id: str, group: Sequence[Held], meaning: StopMeaning
