@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from gateway.ingest import Ingest
 from gateway.live import LiveState
 from gateway.observability.health import Health
+from gateway.reads import Reads
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.observe import Observe
 from gateway.store.engine import migrate
@@ -73,6 +74,7 @@ class Application:
     api: FastAPI
     listener: socket.socket
     tls: tuple[str, str] | None
+    reads: Reads
     prepare: Callable[[], None]
     """Enters what the configuration names into the migrated database."""
     restore: Callable[[Sequence[SetpointRow]], None]
@@ -94,6 +96,7 @@ class Application:
             self.readings.stop()
             self.writer.stop()
             self._write_root()
+            self.reads.close()
             self.engine.dispose()
 
     async def _serve(self, stop: asyncio.Event, started: Callable[[], None]) -> None:

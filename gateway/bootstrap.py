@@ -139,7 +139,7 @@ def build(
         conductor=conductor, observe=observe, roots=roots,
         root_every_s=settings.store.root_every_s, clock=basis.clock, health=health,
         api=create_application(services), listener=_listener(settings), tls=_tls(settings),
-        prepare=lambda: _prepare(basis),
+        reads=services.reads, prepare=lambda: _prepare(basis),
         restore=lambda rows: _restore(adapters, rows),
     )  # fmt: skip
 
