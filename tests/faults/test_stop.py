@@ -37,7 +37,7 @@ def let_go(here: Street, since: float) -> bool:
     """Whether the last thing that happened to each device is that it was let go."""
     effects = {e["device"]: e for e in here.log() if "effect" in e}
     return all(
-        effects[device]["at"] >= since and effects[device]["effect"] != "set"
+        (effects[device]["at"] >= since and effects[device]["effect"] != "set")
         or effects[device].get("enabled") == 0
         for device in DEVICES
     )  # fmt: skip
