@@ -92,7 +92,7 @@ class ClientSettings(Section):
     """One API client of an organisation."""
 
     organisation: str
-    role: Literal["buyer", "seller", "operator"]
+    role: Literal["buyer", "seller", "operator", "readonly"]
     token_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """SHA-256 of the bearer token, in hex: the token itself stands nowhere."""
 
@@ -106,6 +106,17 @@ class ApiSettings(Section):
     tls_key: Path | None = None
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
     clients: tuple[ClientSettings, ...] = ()
+    """Clients with a fixed token; `flexway client add` makes others."""
+    token_for_s: float = Field(default=3_600.0, gt=0)
+    """How long an access token is good for."""
+    failed_logins: int = Field(default=20, ge=1)
+    """Failed logins that one address may have in a minute."""
+    confirm_orders: bool = False
+    """Take orders only with the token of a dry run."""
+    confirm_for_s: float = Field(default=120.0, gt=0)
+    """Wall seconds that such a token is good for."""
+    stream_queue: int = Field(default=256, ge=1)
+    """Messages that wait for one reader of a live stream; above, it is dropped."""
 
 
 class ProfileSettings(Section):

@@ -21,6 +21,7 @@ from gateway.live import Live
 from gateway.observability.health import Health
 from gateway.observability.loop_lag import measure_loop_lag
 from gateway.observability.metrics import Metrics
+from gateway.reads import Reads
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.observe import Observe
 from gateway.store.engine import migrate
@@ -84,6 +85,9 @@ class Application:
     listener: socket.socket | None
     """None = the API is called in the process, not over a port."""
     tls: tuple[str, str] | None
+    reads: Reads
+    prepare: Callable[[], None]
+    """Enters what the configuration names into the migrated database."""
     restore: Callable[[Sequence[SetpointRow]], None]
     """Hands open setpoints to adapters that have to know them before they answer devices."""
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
@@ -109,6 +113,7 @@ class Application:
         or was waited for long enough. Raises StoreError when the database cannot be used.
         """
         await asyncio.to_thread(self._migrate)
+        await asyncio.to_thread(self.prepare)
         self.writer.start()
         self.readings.start()
         await self.live.load()
@@ -124,6 +129,7 @@ class Application:
             await self.bus.close()
             await self.live.close()
             self._write_last_root()
+            self.reads.close()
             self.engine.dispose()
 
     async def _serve(
@@ -251,6 +257,8 @@ class Application:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                ws="websockets-sansio",
+                ws_max_size=4096,
                 ssl_certfile=certificate,
                 ssl_keyfile=key,
                 timeout_graceful_shutdown=5,

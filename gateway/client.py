@@ -50,7 +50,7 @@ class Client:
 
     def contracts(self, need_id: str) -> Any:
         """Contracts of a need that this organisation is a side of."""
-        return self._call("GET", f"/v1/needs/{need_id}/contracts")
+        return self.get(f"/v1/needs/{need_id}/contracts")
 
     def sign(self, contract_id: str, *, key: str = "") -> Any:
         """Sign a contract."""
@@ -65,16 +65,27 @@ class Client:
         return self._call("POST", "/v1/webhooks", json={"url": url, "events": list(events)})
 
     def get(self, path: str, **params: str) -> Any:
-        """Read any resource."""
-        return self._call("GET", path, params=params)
+        """Read any resource; a list is read to its end."""
+        found, following = self._page(path, params)
+        while following is not None:
+            more, following = self._page(following, None)
+            found += more
+        return found
+
+    def _page(self, path: str, params: Mapping[str, str] | None) -> tuple[Any, str | None]:
+        response = self._send("GET", path, params=params)
+        return response.json(), response.links.get("next", {}).get("url")
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        response = self._send(method, path, **arguments)
-        if response.is_success:
-            return response.json()
-        raise RequestError(f"{method} {path}: {response.status_code} {response.text}")
+        return self._send(method, path, **arguments).json()
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        response = self._request(method, path, **arguments)
+        if response.is_success:
+            return response
+        raise RequestError(f"{method} {path}: {response.status_code} {response.text}")
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         return self._http.request(method, path, **arguments)
 
 

@@ -3,6 +3,7 @@
 FlexwayError
 ├── RequestError    the caller's fault: what it sent breaks a rule (4xx)
 │   ├── RejectedError      a well-formed request that the market's rules refuse
+│   │   └── NotFoundError      what it names does not exist, or is not the caller's to see
 │   └── RecordError        one record of a batch is wrong; the rest goes on
 ├── DeviceError     a device or its link; says whether a retry makes sense
 ├── StoreError      the database or the journal
@@ -31,6 +32,14 @@ class RequestError(FlexwayError):
 
 class RejectedError(RequestError):
     """A well-formed request that a market rule refuses."""
+
+
+class NotFoundError(RejectedError):
+    """What is named does not exist, or is not the caller's to see: the same words for both."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        """`kind` is the noun, such as `order`; `name` what it was called."""
+        super().__init__(f"there is no {kind} {name}", field=f"{kind}_id", rule=f"known {kind}")
 
 
 class RecordError(RequestError):

@@ -14,11 +14,14 @@ import msgspec
 
 from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order, Shortfall
 from marketplace_core.dispatch.setpoint import Applied, Refused, Setpoint, Unconfirmed, Unreachable
+from marketplace_core.dispatch.stop import StopOutcome
 from marketplace_core.intervals import Interval
 from marketplace_core.procurement.bid import Bid, Clearing
 from marketplace_core.procurement.contract import Contract
 from marketplace_core.procurement.need import Need
 from marketplace_core.registry.asset import Asset
+from marketplace_core.registry.location import Location
+from marketplace_core.settlement.dispute import Dispute
 from marketplace_core.settlement.statement import Posting, StatementLine
 from marketplace_core.units import Kw, Kwh
 from marketplace_core.verification.flags import Flag
@@ -46,6 +49,15 @@ class OrderRevised(OrderFact, frozen=True, kw_only=True):
     missing: tuple[tuple[str, Kw], ...]
     """Contract id and the kilowatts that its own devices cannot make up."""
     reason: str
+
+
+class OrderStopped(OrderFact, frozen=True, kw_only=True):
+    """Somebody ended an order before its time: nothing is instructed from `at` on."""
+
+    at: datetime
+    by: str
+    """Organisation."""
+    reason: str = ""
 
 
 class OrderRejected(OrderFact, frozen=True, kw_only=True):
@@ -203,9 +215,75 @@ class DeviceFlagged(MarketFact, frozen=True, kw_only=True):
     flag: Flag
 
 
+class LocationsPlaced(MarketFact, frozen=True, kw_only=True):
+    """An operator drew part of the network tree."""
+
+    locations: tuple[Location, ...]
+
+
+class OrganisationRegistered(MarketFact, frozen=True, kw_only=True):
+    """An operator let an organisation in."""
+
+    organisation: str
+    name: str
+    by: str
+
+
+class OrganisationSuspended(MarketFact, frozen=True, kw_only=True):
+    """An operator shut an organisation out until further notice."""
+
+    organisation: str
+    reason: str
+    by: str
+
+
+class OrganisationReinstated(MarketFact, frozen=True, kw_only=True):
+    """An operator let a suspended organisation in again."""
+
+    organisation: str
+    by: str
+
+
+class DisputeOpened(MarketFact, frozen=True, kw_only=True):
+    """A side of a statement line says that it is wrong."""
+
+    dispute: Dispute
+
+
+class DisputeResolved(MarketFact, frozen=True, kw_only=True):
+    """An operator decided a dispute."""
+
+    dispute: Dispute
+
+
+class EmergencyStopped(MarketFact, frozen=True, kw_only=True):
+    """Somebody stopped devices past every queue. Written while the devices are being told."""
+
+    emergency_id: str
+    by: str
+    """Organisation."""
+    scope: str
+    reason: str
+    at: datetime
+    devices: tuple[tuple[str, str], ...]
+    """Device id and what stop means for it: `release`, `zero` or `fallback`."""
+    orders: tuple[str, ...]
+    """Orders that end with it."""
+
+
+class EmergencyAnswered(MarketFact, frozen=True, kw_only=True):
+    """What became of an emergency stop at each device."""
+
+    emergency_id: str
+    outcomes: tuple[StopOutcome, ...]
+    latency_s: float
+    """Wall seconds from the request until the last device had answered or was given up."""
+
+
 StreetFact = (
     OrderSubmitted
     | OrderRevised
+    | OrderStopped
     | OrderRejected
     | OrderAwarded
     | OrderInfeasible
@@ -221,12 +299,25 @@ StreetFact = (
     | OrderSettled
 )
 AnyMarketFact = (
-    AssetsRegistered | NeedPublished | BidPlaced | AuctionCleared | ContractSigned | DeviceFlagged
+    AssetsRegistered
+    | NeedPublished
+    | BidPlaced
+    | AuctionCleared
+    | ContractSigned
+    | DeviceFlagged
+    | LocationsPlaced
+    | OrganisationRegistered
+    | OrganisationSuspended
+    | OrganisationReinstated
+    | DisputeOpened
+    | DisputeResolved
+    | EmergencyStopped
+    | EmergencyAnswered
 )
 Fact = StreetFact | AnyMarketFact
 
 STREET: Final[tuple[tuple[type[OrderFact], ...], ...]] = (
-    (OrderSubmitted, OrderRevised),
+    (OrderSubmitted, OrderRevised, OrderStopped),
     (OrderAwarded, OrderRejected),
     (OrderPlanned, OrderInfeasible),
     (SetpointsIssued,),

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import (
-    routes_flags,
+    routes_assets,
+    routes_control,
+    routes_locations,
     routes_market,
+    routes_oauth,
     routes_operations,
     routes_orders,
-    routes_webhooks,
+    routes_organisations,
+    routes_readings,
+    routes_statements,
+    routes_stream,
 )
 from gateway.api.problems import install_problems, problem
 from gateway.api.services import Services
+
+_ROUTERS = (
+    routes_oauth, routes_operations, routes_organisations, routes_locations, routes_assets,
+    routes_market, routes_control, routes_orders, routes_stream, routes_readings,
+    routes_statements,
+)  # fmt: skip
 
 
 def create_application(services: Services) -> FastAPI:
@@ -21,9 +33,7 @@ def create_application(services: Services) -> FastAPI:
     app = FastAPI(title="Flexway", version="1", docs_url=None, redoc_url=None)
     app.state.services = services
     install_problems(app)
-    for module in (
-        routes_operations, routes_market, routes_orders, routes_flags, routes_webhooks,
-    ):  # fmt: skip
+    for module in _ROUTERS:
         app.include_router(module.router)
     app.add_middleware(BodyLimit, limit=services.max_body_bytes)
     return app
@@ -52,8 +62,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                # An undeclared (chunked) body ran over: the caller gets a closed connection.
-                return {"type": "http.disconnect"}
+                # An undeclared (chunked) body ran over: whoever reads it answers with this.
+                raise HTTPException(413, f"the body is above {self._limit} bytes")
             return message
 
         await self._app(scope, limited, send)

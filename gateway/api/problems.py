@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,15 +11,21 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from marketplace_core.errors import RejectedError, RequestError, StoreError
+from marketplace_core.errors import NotFoundError, RejectedError, RequestError, StoreError
+
+_UNAUTHORIZED = 401
 
 
-def problem(status: int, title: str, **members: object) -> JSONResponse:
+def problem(
+    status: int, title: str, headers: Mapping[str, str] | None = None, **members: object
+) -> JSONResponse:
     """A problem response; empty members are left out."""
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
     body.update({name: value for name, value in members.items() if value})
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None  # noqa: PLR2004
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    sent = dict(headers or {})
+    if status == _UNAUTHORIZED:
+        sent.setdefault("WWW-Authenticate", "Bearer")
+    return JSONResponse(body, status, sent, media_type="application/problem+json")
 
 
 def install_problems(app: FastAPI) -> None:
@@ -26,9 +33,10 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def request_error(_: Request, error: RequestError) -> JSONResponse:
-        status = 404 if error.message.startswith("there is no ") else 422
-        title = "Not found" if status == 404 else "The request breaks a rule"  # noqa: PLR2004
-        if isinstance(error, RejectedError) and status != 404:  # noqa: PLR2004
+        status, title = 422, "The request breaks a rule"
+        if isinstance(error, NotFoundError):
+            status, title = 404, "Not found"
+        elif isinstance(error, RejectedError):
             title = "Refused by a market rule"
         return problem(
             status, title, detail=error.message, field=error.field, rule=error.rule,
@@ -37,15 +45,11 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [
-            {"field": ".".join(str(part) for part in item["loc"]), "rule": item["msg"]}
-            for item in error.errors()
-        ]
-        return problem(422, "The request is malformed", errors=faults)
+        return problem(422, "The request is malformed", errors=faults_of(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail))
+        return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(StoreError)
     async def store_error(_: Request, error: StoreError) -> JSONResponse:
@@ -54,3 +58,11 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(OperationalError)
     async def database_away(_: Request, __: OperationalError) -> JSONResponse:
         return problem(503, "The database does not answer: try again")
+
+
+def faults_of(errors: Any) -> list[dict[str, str]]:
+    """What pydantic found wrong: the field and the rule, never the value."""
+    return [
+        {"field": ".".join(str(part) for part in item["loc"]), "rule": str(item["msg"])}
+        for item in errors
+    ]

@@ -1,60 +1,37 @@
-"""Assets, meter history, needs, bids, auctions and contracts."""
+"""Needs, bids, auctions and contracts."""
 
 from __future__ import annotations
 
-from itertools import islice
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from gateway.api.auth import Caller, current_principal
-from gateway.api.schemas import AssetBody, BidBody, NeedBody
-from gateway.api.services import Services, Using, json_response, once
-from gateway.store.market import assets_of, clearing_of, contracts_for, need_by_id
-from marketplace_core.errors import RecordError
-from marketplace_core.verification.bulk import parse_readings
-from marketplace_core.verification.reading import Reading
+from gateway.api.auth import Caller
+from gateway.api.idempotency import once
+from gateway.api.paging import Paging, page_response
+from gateway.api.schemas import BidBody, NeedBody
+from gateway.api.services import Using, json_response
+from gateway.store.statements import deliveries_page
+from gateway.store.visible import (
+    NeedFilter,
+    auction,
+    auctions_page,
+    bid,
+    bids_page,
+    contract,
+    contracts_page,
+    need_view,
+    needs_page,
+)
 
 router = APIRouter(prefix="/v1", tags=["market"])
-_IMPORT_BATCH = 2_000
-_MAX_ERRORS_SHOWN = 1_000
+_Filter = Annotated[str | None, Query(max_length=64)]
 
 
-@router.put("/assets", status_code=200)
-async def register_assets(
-    body: list[AssetBody], request: Request, services: Using, caller: Caller
-) -> Response:
-    """Register or update a seller's assets, all or none."""
-    caller.require("seller")
-    assets = [item.asset(caller.organisation) for item in body]
-    return await once(
-        request, services, caller,
-        lambda tx: services.market.register(tx, caller.organisation, assets), status=200,
-    )  # fmt: skip
-
-
-@router.get("/assets")
-def list_assets(services: Using, caller: Caller) -> Response:
-    """The caller's own assets."""
-    with services.engine.connect() as connection:
-        return json_response(assets_of(connection, caller.organisation))
-
-
-@router.post("/readings/import")
-async def import_readings(request: Request, services: Using, caller: Caller) -> Response:
-    """Import meter history as CSV; a bad row is reported and the rest goes in.
-
-    The answer comes once every good row is committed.
-    """
-    caller.require("seller")
-    with services.engine.connect() as connection:
-        meters = {asset.meter for asset in assets_of(connection, caller.organisation)}
-    text = (await request.body()).decode("utf-8", errors="replace")
-    accepted, errors = await _import(services, text, meters)
-    shown = [
-        {"line": e.line, "field": e.field, "error": e.message, "rule": e.rule, "remedy": e.remedy}
-        for e in errors[:_MAX_ERRORS_SHOWN]
-    ]
-    return json_response({"accepted": accepted, "rejected": len(errors), "errors": shown})
+def _need_filter(
+    state: Literal["open", "awarded"] | None = None, feeder: _Filter = None, buyer: _Filter = None
+) -> NeedFilter:
+    return NeedFilter(state=state, feeder=feeder, buyer=buyer)
 
 
 @router.post("/needs", status_code=201)
@@ -68,6 +45,24 @@ async def publish_need(
         request, services, caller,
         lambda tx: services.market.publish(tx, caller.organisation, command), status=201,
     )  # fmt: skip
+
+
+@router.get("/needs")
+async def list_needs(
+    request: Request,
+    services: Using,
+    _: Caller,
+    page: Paging,
+    wanted: Annotated[NeedFilter, Depends(_need_filter)],
+) -> Response:
+    """Every need, by id: needs are public."""
+    return page_response(request, await services.read(lambda c: needs_page(c, page, wanted)))
+
+
+@router.get("/needs/{need_id}")
+async def read_need(need_id: str, services: Using, _: Caller) -> Response:
+    """A need and, once cleared, what became of every bid: auction history is public."""
+    return json_response(await services.read(lambda c: need_view(c, need_id)))
 
 
 @router.post("/needs/{need_id}/bids", status_code=201)
@@ -93,20 +88,67 @@ async def clear_need(need_id: str, request: Request, services: Using, caller: Ca
     )  # fmt: skip
 
 
-@router.get("/needs/{need_id}", dependencies=[Depends(current_principal)])
-def read_need(need_id: str, services: Using) -> Response:
-    """A need and, once cleared, what became of every bid: auction history is public."""
-    with services.engine.connect() as connection:
-        need, state = need_by_id(connection, need_id)
-        clearing = clearing_of(connection, need_id)
-    return json_response({"need": need, "state": state, "clearing": clearing})
-
-
 @router.get("/needs/{need_id}/contracts")
-def list_contracts(need_id: str, services: Using, caller: Caller) -> Response:
+async def list_contracts_of_need(
+    need_id: str, request: Request, services: Using, caller: Caller, page: Paging
+) -> Response:
     """Contracts of a need that the caller is a side of."""
-    with services.engine.connect() as connection:
-        return json_response(contracts_for(connection, need_id, viewer=caller.viewer))
+    found = await services.read(lambda c: contracts_page(c, caller.viewer, page, need_id))
+    return page_response(request, found)
+
+
+@router.get("/bids")
+async def list_bids(
+    request: Request, services: Using, caller: Caller, page: Paging, need_id: _Filter = None
+) -> Response:
+    """The caller's own bids: they are sealed."""
+    found = await services.read(lambda c: bids_page(c, caller.viewer, page, need_id))
+    return page_response(request, found)
+
+
+@router.get("/bids/{bid_id}")
+async def read_bid(bid_id: str, services: Using, caller: Caller) -> Response:
+    """One of the caller's own bids."""
+    return json_response(await services.read(lambda c: bid(c, caller.viewer, bid_id)))
+
+
+@router.get("/auctions")
+async def list_auctions(request: Request, services: Using, _: Caller, page: Paging) -> Response:
+    """Every cleared auction: what was asked, every bid's outcome and reason."""
+    return page_response(request, await services.read(lambda c: auctions_page(c, page)))
+
+
+@router.get("/auctions/{need_id}")
+async def read_auction(need_id: str, services: Using, _: Caller) -> Response:
+    """One cleared auction, by the id of its need."""
+    return json_response(await services.read(lambda c: auction(c, need_id)))
+
+
+@router.get("/contracts")
+async def list_contracts(
+    request: Request, services: Using, caller: Caller, page: Paging, need_id: _Filter = None
+) -> Response:
+    """Contracts that the caller is a side of."""
+    found = await services.read(lambda c: contracts_page(c, caller.viewer, page, need_id))
+    return page_response(request, found)
+
+
+@router.get("/contracts/{contract_id}")
+async def read_contract(contract_id: str, services: Using, caller: Caller) -> Response:
+    """One contract that the caller is a side of."""
+    return json_response(await services.read(lambda c: contract(c, caller.viewer, contract_id)))
+
+
+@router.get("/contracts/{contract_id}/deliveries")
+async def list_deliveries_of_contract(
+    contract_id: str, request: Request, services: Using, caller: Caller, page: Paging
+) -> Response:
+    """Settlement periods of one contract: instructed, measured, delivered."""
+    await services.read(lambda c: contract(c, caller.viewer, contract_id))
+    found = await services.read(
+        lambda c: deliveries_page(c, caller.viewer, page, contract_id=contract_id)
+    )
+    return page_response(request, found)
 
 
 @router.post("/contracts/{contract_id}/sign", status_code=200)
@@ -119,17 +161,3 @@ async def sign_contract(
         request, services, caller,
         lambda tx: services.market.sign(tx, caller.organisation, contract_id), status=200,
     )  # fmt: skip
-
-
-async def _import(services: Services, text: str, meters: set[str]) -> tuple[int, list[RecordError]]:
-    accepted, errors = 0, list[RecordError]()
-    try:
-        parsed = parse_readings(text.splitlines(), meters)
-        while chunk := list(islice(parsed, _IMPORT_BATCH)):
-            good = [row for row in chunk if isinstance(row, Reading)]
-            errors.extend(row for row in chunk if isinstance(row, RecordError))
-            await services.ingest.store(good)
-            accepted += len(good)
-    except RecordError as error:
-        raise HTTPException(422, f"line 1: {error.message}; {error.rule}") from error
-    return accepted, errors

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select
 
-from gateway.api.auth import Caller
+from gateway.api.auth import Caller, Principal
+from gateway.api.paging import Paging, page_response
 from gateway.api.problems import problem
-from gateway.api.services import Using, json_response
+from gateway.api.services import Services, Using, json_response
+from gateway.store.audit import facts_page
+from gateway.store.paging import slice_of
+from gateway.store.registry import devices_of
 from gateway.store.tables import dead_letters
+from marketplace_core.errors import NotFoundError
 
 router = APIRouter(tags=["operations"])
 
@@ -21,13 +28,14 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz")
-def readyz(services: Using) -> Response:
+async def readyz(services: Using) -> Response:
     """The service can do its work; what is away degrades it, is named and is retried."""
     waiting = services.health.waiting_for
     if waiting:
         return problem(503, "Not ready yet", detail=f"waiting for {', '.join(waiting)}")
-    with services.engine.connect() as connection:
-        letters = connection.scalar(select(func.count()).select_from(dead_letters))
+    letters = await services.read(
+        lambda c: c.scalar(select(func.count()).select_from(dead_letters))
+    )
     stale = services.live.stale()
     degraded = [f"{protocol} is not connected" for protocol in services.health.down]
     if stale:
@@ -43,45 +51,75 @@ def readyz(services: Using) -> Response:
 
 
 @router.get("/metrics")
-def metrics(services: Using) -> Response:
+async def metrics(services: Using) -> Response:
     """Prometheus exposition."""
-    services.refresh_gauges()
+    await asyncio.to_thread(services.refresh_gauges)
     return Response(services.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/devices")
-def list_devices(services: Using, caller: Caller) -> Response:
-    """Every device: profile, newest reading, seconds left on its lease."""
-    caller.require("operator")
-    leases = services.leases()
+async def list_devices(request: Request, services: Using, caller: Caller, page: Paging) -> Response:
+    """The caller's own devices, for an operator all: profile, newest reading, lease left."""
+    devices = await _visible(services, caller)
+    leases, stale = services.leases(), set(services.live.stale())
+    found = slice_of(devices, devices, page)
+    return page_response(request, found, lambda each: _device(services, each, leases, stale))
+
+
+@router.get("/v1/devices/{device_id}")
+async def read_device(device_id: str, services: Using, caller: Caller) -> Response:
+    """One device."""
+    if device_id not in await _visible(services, caller):
+        raise NotFoundError("device", device_id)
     stale = set(services.live.stale())
-    return json_response(
-        [
-            {
-                "device_id": device_id,
-                "profile": profile,
-                "newest": services.live.newest(device_id),
-                "stale": device_id in stale,
-                "lease_seconds_left": leases.get(device_id),
-            }
-            for device_id, profile in sorted(services.profiles.items())
-        ]
-    )
+    return json_response(_device(services, device_id, services.leases(), stale))
 
 
 @router.get("/v1/quarantine")
-def list_quarantine(services: Using, caller: Caller) -> Response:
+async def list_quarantine(services: Using, caller: Caller) -> Response:
     """The newest malformed messages, and readings given up as lost per series."""
     caller.require("operator")
-    return json_response(
-        {"messages": services.readings.quarantined(), "gaps": services.readings.gaps()}
-    )
+    messages = await services.reads.compute(services.readings.quarantined)
+    return json_response({"messages": messages, "gaps": services.readings.gaps()})
+
+
+@router.get("/v1/journal")
+async def read_journal(
+    request: Request, services: Using, caller: Caller, page: Paging, stream: str | None = None
+) -> Response:
+    """Facts that concern the caller's organisation, by time; for an operator all of them.
+
+    A page may hold fewer facts than asked for and still have a next one.
+    """
+    found = await services.read(lambda c: facts_page(c, caller.viewer, page, stream))
+    return page_response(request, found)
 
 
 @router.get("/v1/journal/verification")
-def verify_journal(services: Using, caller: Caller) -> Response:
+async def verify_journal(services: Using, caller: Caller) -> Response:
     """Walk the hash chains and hold them against the signed roots."""
     caller.require("operator")
-    verdict = services.verify_journal()
+    verdict = await services.reads.compute(services.verify_journal)
     body = msgspec.structs.asdict(verdict)
     return json_response({**body, "verified": not body["faults"]})
+
+
+async def _visible(services: Services, caller: Principal) -> list[str]:
+    """Ids of the devices that the caller may see."""
+    caller.require_reader("seller", "operator")
+    if caller.viewer.everything:
+        return sorted(services.profiles)
+    own = await services.read(lambda c: devices_of(c, caller.viewer))
+    return sorted(own & set(services.profiles))
+
+
+def _device(
+    services: Services, device_id: str, leases: dict[str, float], stale: set[str]
+) -> dict[str, object]:
+    return {
+        "device_id": device_id,
+        "profile": services.profiles[device_id],
+        "newest": services.live.newest(device_id),
+        "stale": device_id in stale,
+        "lease_seconds_left": leases.get(device_id),
+    }

@@ -8,14 +8,19 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from gateway.emergency import Scope
 from marketplace_core.commands import PlaceBid, PublishNeed, SubmitOrder
+from marketplace_core.dispatch.stop import StopMeaning
 from marketplace_core.intervals import Interval
 from marketplace_core.registry.asset import Asset, MeasurementPoint
+from marketplace_core.registry.location import Level, Location
 from marketplace_core.units import Direction, Kw
+from marketplace_core.verification.reading import Reading
 
 _Utc = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.:-]+$")]
 _Power = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+_Text = Annotated[str, Field(max_length=2_000)]
 _Price = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=4)]
 
 
@@ -117,8 +122,8 @@ class BidBody(Body):
         )
 
 
-class OrderBody(Body):
-    """An order to submit."""
+class DryRunBody(Body):
+    """An order to try out."""
 
     need_id: _Name
     kw: _Power
@@ -127,6 +132,103 @@ class OrderBody(Body):
     def command(self) -> SubmitOrder:
         """As a command."""
         return SubmitOrder(need_id=self.need_id, kw=Kw(self.kw), interval=self.interval.interval())
+
+
+class OrderBody(DryRunBody):
+    """An order to submit."""
+
+    confirm: str | None = Field(default=None, max_length=2_000)
+    """Token of the dry run that showed this order."""
+
+
+class StopBody(Body):
+    """Why an order is ended early."""
+
+    reason: _Text = ""
+
+
+class ScopeBody(Body):
+    """Which devices are meant."""
+
+    kind: Literal["feeder", "organisation", "all"]
+    id: Annotated[str, Field(max_length=64)] = ""
+
+    @model_validator(mode="after")
+    def _names_it(self) -> ScopeBody:
+        if (self.kind == "all") != (self.id == ""):
+            raise ValueError("give the id of a feeder or organisation, and none for all")
+        return self
+
+    def scope(self) -> Scope:
+        """As a scope."""
+        return Scope(kind=self.kind, id=self.id)
+
+
+class EmergencyBody(Body):
+    """What to stop at once."""
+
+    scope: ScopeBody
+    meaning: StopMeaning = StopMeaning.RELEASE
+    """What stop means for a device."""
+    devices: dict[_Name, StopMeaning] = Field(default_factory=dict, max_length=100_000)
+    """Devices for which it means something else."""
+    reason: _Text
+
+
+class OrganisationBody(Body):
+    """An organisation to let in."""
+
+    id: _Name
+    name: str = Field(min_length=1, max_length=200)
+
+
+class SuspensionBody(Body):
+    """Why an organisation is shut out."""
+
+    reason: _Text
+
+
+class LocationBody(Body):
+    """One place of the network tree."""
+
+    id: _Name
+    name: str = Field(min_length=1, max_length=200)
+    level: Level
+    parent: _Name | None = None
+
+    def location(self) -> Location:
+        """As a place of the tree."""
+        return Location(id=self.id, name=self.name, level=self.level, parent=self.parent)
+
+
+class ReadingBody(Body):
+    """One reading of a meter: mean power over a span."""
+
+    series: _Name
+    start: _Utc
+    seconds: float = Field(ge=1.0, le=86_400.0)
+    power_kw: float = Field(ge=-1e6, le=1e6)
+
+    def reading(self) -> Reading:
+        """As a reading."""
+        return Reading(
+            series=self.series, start=self.start, seconds=self.seconds, power_kw=Kw(self.power_kw)
+        )
+
+
+class DisputeBody(Body):
+    """An objection to a statement line."""
+
+    line_id: _Name
+    reason: Annotated[str, Field(min_length=1, max_length=2_000)]
+
+
+class ResolutionBody(Body):
+    """How a dispute is decided."""
+
+    accept: bool
+    """Whether the line is wrong."""
+    reason: Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
 def _utc(at: datetime) -> datetime:

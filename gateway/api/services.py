@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
-from fastapi import Depends, Request, Response
-from sqlalchemy import Engine, insert, select
+from fastapi import Depends, Response
+from sqlalchemy import Connection, Engine
+from starlette.requests import HTTPConnection
 
-from gateway.api.auth import Authenticator, Principal
+from gateway.api.auth import Authenticator
+from gateway.confirm import Confirmations
+from gateway.emergency import Emergency
 from gateway.ingest import Ingest
 from gateway.live import Live
 from gateway.market import Market
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
+from gateway.reads import Reads
 from gateway.stages.intake import Intake
 from gateway.store.readings import Readings
-from gateway.store.tables import idempotency
-from gateway.store.writer import Transaction, Writer
+from gateway.store.writer import Writer
+from gateway.streams import OrderStreams
 from gateway.webhooks import Webhooks
 from marketplace_core.dispatch.profile import DeviceProfile
-from marketplace_core.errors import RejectedError
+from marketplace_core.intervals import SettlementGrid
+from marketplace_core.ports import Clock
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,15 @@ class Services:
     """Everything behind the API."""
 
     engine: Engine
+    reads: Reads
     writer: Writer
+    clock: Clock
+    grid: SettlementGrid
     market: Market
     intake: Intake
+    confirmations: Confirmations
+    emergency: Emergency
+    streams: OrderStreams
     ingest: Ingest
     readings: Readings
     live: Live
@@ -48,10 +60,14 @@ class Services:
     max_body_bytes: int
     verify_journal: Callable[[], msgspec.Struct]
 
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """A short read of the market database."""
+        return await self.reads.run(query)
 
-def services_of(request: Request) -> Services:
-    """FastAPI dependency: the services of this application."""
-    services: Services = request.app.state.services
+
+def services_of(connection: HTTPConnection) -> Services:
+    """FastAPI dependency: the services of this application, for requests and web sockets."""
+    services: Services = connection.app.state.services
     return services
 
 
@@ -63,49 +79,7 @@ def json_response(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-async def once(
-    request: Request,
-    services: Services,
-    caller: Principal,
-    work: Callable[[Transaction], object],
-    *,
-    status: int,
-) -> Response:
-    """Run a unit of work and answer once it is committed.
-
-    With an `Idempotency-Key` the answer is kept in the same transaction, and a repeat of
-    the request gets the same answer without doing anything.
-    """
-    key = request.headers.get("idempotency-key")
-    fingerprint = request.method.encode() + request.url.path.encode() + await request.body()
-    digest = hashlib.sha256(fingerprint).hexdigest()
-
-    def unit(transaction: Transaction) -> bytes:
-        if key is None:
-            return msgspec.json.encode(work(transaction))
-        kept = _kept(transaction, caller.organisation, key, digest)
-        if kept is not None:
-            return kept
-        body = msgspec.json.encode(work(transaction))
-        row = {"organisation": caller.organisation, "key": key, "request_hash": digest}
-        transaction.connection.execute(insert(idempotency).values(**row, response=body.decode()))
-        return body
-
-    body = await services.writer.transact(unit)
-    return Response(body, status, media_type="application/json")
-
-
-def _kept(transaction: Transaction, organisation: str, key: str, digest: str) -> bytes | None:
-    query = select(idempotency).where(
-        idempotency.c.organisation == organisation, idempotency.c.key == key
-    )
-    row = transaction.connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    if row.request_hash != digest:
-        raise RejectedError(
-            f"the key {key!r} was used for another request", field="Idempotency-Key",
-            rule="one key stands for one request", remedy="use a new key",
-        )  # fmt: skip
-    response: str = row.response
-    return response.encode()
+def csv_response(text: str, name: str) -> Response:
+    """A response with CSV, to be saved under a name."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.loading import load_settings
-from gateway.backends import database_password
+from gateway.bootstrap.backends import database_password
 from gateway.store.engine import open_engine, snapshot
 from gateway.store.roots import load_public_key, read_roots
 from gateway.store.verify import Verdict, verify_journal

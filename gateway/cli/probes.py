@@ -27,7 +27,7 @@ from adapters.modbus.unit import SunSpecUnit
 from config.files import database_file
 from config.settings import Settings
 from gateway.bindings import modbus_endpoints
-from gateway.bootstrap import mqtt_broker
+from gateway.bootstrap.adapters import mqtt_broker
 
 _AT_ONCE: Final = 64
 """Connections to Modbus hosts that are made at the same time."""

@@ -88,6 +88,9 @@ class Metrics:
         )
         self.flags = self._counter("device_flags", "Findings about devices by kind", "kind")
         self.revisions = self._counter("plan_revisions", "Plans made anew while an order ran")
+        self.streams_dropped = self._counter(
+            "streams_dropped", "Live streams ended because their reader was too slow"
+        )
         self.webhook_attempts = self._counter(
             "webhook_attempts",
             "Attempts to deliver by outcome, and endpoints marked broken or messages given up",
@@ -102,6 +105,10 @@ class Metrics:
         self.lateness = self._histogram(
             "setpoint_lateness_seconds",
             "Wall seconds from a setpoint being due to its being handed to its adapter",
+        )
+        self.emergency = self._histogram(
+            "emergency_stop_seconds",
+            "Wall seconds from an emergency stop being asked for to the answer of each device",
         )
         self.loop_lag = self._histogram(
             "event_loop_lag_seconds", "Seconds that the event loop was late to wake a timer"

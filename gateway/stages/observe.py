@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from gateway.store.delivery import (
     WindowRow,
     close_window,
+    end_instructions,
     expect,
     instruct,
     windows_ending_after,
@@ -21,14 +22,14 @@ from gateway.store.facts import record_fact
 from gateway.store.market import assets_by_id, contract_by_id, order_by_id
 from gateway.store.readings import Readings
 from gateway.store.writer import Transaction, Writer
-from marketplace_core.events import OrderFact, OrderPlanned, WindowClosed
+from marketplace_core.events import OrderFact, OrderPlanned, OrderStopped, WindowClosed
 from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.ports import Clock, Record
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
 from marketplace_core.verification.windows import measure
 
-CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderPlanned})
+CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderPlanned, OrderStopped})
 EMITS: frozenset[type[OrderFact]] = frozenset({WindowClosed})
 
 
@@ -81,6 +82,10 @@ class Observe:
     def handle(self, record: Record, transaction: Transaction) -> None:
         """Expect readings for every settlement period of every call of a planned order."""
         fact = record.fact
+        if isinstance(fact, OrderStopped):
+            end_instructions(transaction.connection, fact.order_id, fact.at)
+            transaction.after_commit.append(self._reload)
+            return
         if not isinstance(fact, OrderPlanned):
             return
         connection = transaction.connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.live import Live
 from gateway.store.facts import record_fact
 from gateway.store.journal import read_streams
-from gateway.store.market import assets_by_id, contract_by_id, order_by_id
+from gateway.store.market import assets_by_id, contract_by_id, is_stopped, order_by_id
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.planner import DeviceState, plan, replan
 from marketplace_core.events import (
@@ -35,6 +35,8 @@ class Plan:
         """Turn calls into allocations, or say that nothing can be delivered."""
         fact = record.fact
         if not isinstance(fact, OrderAwarded):
+            return
+        if is_stopped(transaction.connection, fact.order_id):
             return
         fleet = {
             call.contract_id: self._devices(transaction, call.contract_id) for call in fact.calls

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from gateway.store.engine import from_us, to_us
 from gateway.store.market import to_json
@@ -71,20 +71,35 @@ def expect(
 def windows_open(connection: Connection) -> list[WindowRow]:
     """Windows that are not closed yet, oldest end first."""
     query = select(windows).where(windows.c.state == "open").order_by(windows.c.end_us)
-    return [_row(row) for row in connection.execute(query).mappings()]
+    return [window_row(row) for row in connection.execute(query).mappings()]
 
 
 def windows_ending_after(connection: Connection, at: datetime) -> list[WindowRow]:
     """Closed windows that late readings may still supersede."""
     query = select(windows).where(windows.c.state != "open", windows.c.end_us > to_us(at))
-    return [_row(row) for row in connection.execute(query).mappings()]
+    return [window_row(row) for row in connection.execute(query).mappings()]
 
 
 def windows_of(connection: Connection, order_id: str) -> list[WindowRow]:
     """Every window of an order, by contract and time."""
     query = select(windows).where(windows.c.order_id == order_id)
     rows = connection.execute(query.order_by(windows.c.contract_id, windows.c.start_us))
-    return [_row(row) for row in rows.mappings()]
+    return [window_row(row) for row in rows.mappings()]
+
+
+def end_instructions(connection: Connection, order_id: str, at: datetime) -> None:
+    """Instruct nothing from `at` on: a period that it meets keeps the mean of what was asked."""
+    query = select(windows).where(windows.c.order_id == order_id, windows.c.end_us > to_us(at))
+    for row in connection.execute(query).mappings().all():
+        length = row["end_us"] - row["start_us"]
+        share = max(0, to_us(at) - row["start_us"]) / length
+        connection.execute(
+            update(windows)
+            .where(windows.c.order_id == order_id)
+            .where(windows.c.contract_id == row["contract_id"])
+            .where(windows.c.start_us == row["start_us"])
+            .values(instructed_kw=repr(float(row["instructed_kw"]) * share))
+        )
 
 
 def close_window(connection: Connection, fact: WindowClosed) -> None:
@@ -115,14 +130,9 @@ def record_settlement(
         connection.execute(insert(postings).values(row))
 
 
-def lines_of(
-    connection: Connection, order_id: str, *, viewer: str | None = None
-) -> list[StatementLine]:
-    """Statement lines of an order, all versions; with `viewer`, only where it is a side."""
+def lines_of(connection: Connection, order_id: str) -> list[StatementLine]:
+    """Statement lines of an order, all versions."""
     query = select(statement_lines.c.document).where(statement_lines.c.order_id == order_id)
-    if viewer is not None:
-        side = or_(statement_lines.c.seller == viewer, statement_lines.c.buyer == viewer)
-        query = query.where(side)
     rows = connection.execute(query.order_by(statement_lines.c.version, statement_lines.c.id))
     return [msgspec.json.decode(row.document, type=StatementLine) for row in rows]
 
@@ -175,7 +185,8 @@ def _update(
     )
 
 
-def _row(row: RowMapping) -> WindowRow:
+def window_row(row: RowMapping) -> WindowRow:
+    """A row of the table as what it stands for."""
     closed, delivery = row["closed"], row["delivery"]
     return WindowRow(
         order_id=row["order_id"],

@@ -1,27 +1,30 @@
 """The market's state: assets, needs, bids, contracts and orders.
 
-Reads that serve a participant take its organisation as a predicate (`viewer`): what
-is not its own is not found, rather than found and hidden.
+These reads are for the stages and for commands, which see everything. What serves a
+participant stands in `visible.py`, `registry.py` and their like: there the organisation is
+a predicate of every query, and what is not its own is not found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from gateway.store.engine import to_us
 from gateway.store.tables import assets, bids, contracts, needs, orders
-from marketplace_core.dispatch.lifecycle import OrderState
+from marketplace_core.dispatch.lifecycle import STOPPABLE, OrderState
 from marketplace_core.dispatch.order import Call, Order
-from marketplace_core.errors import RejectedError
+from marketplace_core.errors import NotFoundError
 from marketplace_core.intervals import Interval
 from marketplace_core.procurement.bid import Bid, Clearing
 from marketplace_core.procurement.contract import Contract
 from marketplace_core.procurement.need import Need
 from marketplace_core.registry.asset import Asset
+from marketplace_core.units import Kw
 
 T = TypeVar("T")
 
@@ -41,35 +44,11 @@ def to_json(value: object) -> str:
     return msgspec.json.encode(value, order="deterministic").decode()
 
 
-def add_assets(connection: Connection, rows: Collection[Asset]) -> None:
-    """Register assets; RejectedError when an id is taken by another organisation."""
-    for asset in rows:
-        owner = connection.scalar(select(assets.c.organisation).where(assets.c.id == asset.id))
-        document = {"feeder": asset.feeder, "document": to_json(asset)}
-        if owner is None:
-            row = {"id": asset.id, "organisation": asset.organisation, **document}
-            connection.execute(insert(assets).values(row))
-        elif owner == asset.organisation:
-            connection.execute(update(assets).where(assets.c.id == asset.id).values(document))
-        else:
-            raise RejectedError(
-                f"asset {asset.id} is registered by another organisation",
-                field="id", rule="asset ids are unique", remedy="choose another id",
-            )  # fmt: skip
-
-
 def assets_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Asset]:
     """Assets by id; unknown ids are left out."""
     rows = connection.execute(select(assets.c.document).where(assets.c.id.in_(ids)))
     found = (msgspec.json.decode(row.document, type=Asset) for row in rows)
     return {asset.id: asset for asset in found}
-
-
-def assets_of(connection: Connection, organisation: str) -> list[Asset]:
-    """Every asset of one organisation."""
-    query = select(assets.c.document).where(assets.c.organisation == organisation)
-    rows = connection.execute(query.order_by(assets.c.id))
-    return [msgspec.json.decode(row.document, type=Asset) for row in rows]
 
 
 def add_need(connection: Connection, need: Need) -> None:
@@ -79,11 +58,11 @@ def add_need(connection: Connection, need: Need) -> None:
 
 
 def need_by_id(connection: Connection, need_id: str) -> tuple[Need, str]:
-    """A need and its state (`open`, `awarded`); RejectedError when there is none."""
+    """A need and its state (`open`, `awarded`); NotFoundError when there is none."""
     query = select(needs.c.document, needs.c.state).where(needs.c.id == need_id)
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise RejectedError(f"there is no need {need_id}", field="need_id", rule="known need")
+        raise NotFoundError("need", need_id)
     return msgspec.json.decode(row.document, type=Need), row.state
 
 
@@ -116,28 +95,18 @@ def record_clearing(
         connection.execute(insert(contracts).values(row))
 
 
-def clearing_of(connection: Connection, need_id: str) -> Clearing | None:
-    """The outcome of a need's auction, once cleared."""
-    text = connection.scalar(select(needs.c.clearing).where(needs.c.id == need_id))
-    return None if text is None else msgspec.json.decode(text, type=Clearing)
-
-
-def contracts_for(
-    connection: Connection, need_id: str, *, viewer: str | None = None
-) -> list[Contract]:
-    """Contracts of a need, by id; with `viewer`, only those it is a side of."""
+def contracts_for(connection: Connection, need_id: str) -> list[Contract]:
+    """Contracts of a need, by id."""
     query = select(contracts.c.document).where(contracts.c.need_id == need_id)
-    if viewer is not None:
-        query = query.where(or_(contracts.c.buyer == viewer, contracts.c.seller == viewer))
     rows = connection.execute(query.order_by(contracts.c.id))
     return [msgspec.json.decode(row.document, type=Contract) for row in rows]
 
 
 def contract_by_id(connection: Connection, contract_id: str) -> Contract:
-    """One contract; RejectedError when there is none."""
+    """One contract; NotFoundError when there is none."""
     text = connection.scalar(select(contracts.c.document).where(contracts.c.id == contract_id))
     if text is None:
-        raise RejectedError(f"there is no contract {contract_id}", field="contract_id")
+        raise NotFoundError("contract", contract_id)
     return msgspec.json.decode(text, type=Contract)
 
 
@@ -160,17 +129,17 @@ def add_order(connection: Connection, order: Order, state: OrderState) -> None:
 
 
 def order_by_id(connection: Connection, order_id: str) -> OrderRow:
-    """One order; RejectedError when there is none."""
+    """One order; NotFoundError when there is none."""
     row = connection.execute(select(orders).where(orders.c.id == order_id)).one_or_none()
     if row is None:
-        raise RejectedError(f"there is no order {order_id}", field="order_id", rule="known order")
-    return _order(row)
+        raise NotFoundError("order", order_id)
+    return order_row(row)
 
 
 def orders_in(connection: Connection, states: Collection[OrderState]) -> list[OrderRow]:
     """Orders in some states, by id."""
     query = select(orders).where(orders.c.state.in_([state.value for state in states]))
-    return [_order(row) for row in connection.execute(query.order_by(orders.c.id))]
+    return [order_row(row) for row in connection.execute(query.order_by(orders.c.id))]
 
 
 def set_order_revision(connection: Connection, order_id: str, revision: int) -> None:
@@ -191,6 +160,36 @@ def set_order_state(
     connection.execute(update(orders).where(orders.c.id == order_id).values(values))
 
 
+def stop_order(connection: Connection, order_id: str, at: datetime) -> None:
+    """Note that an order is stopped: from `at` on it uses no contract any more."""
+    values = {"state": OrderState.STOPPED.value, "end_us": to_us(at)}
+    connection.execute(update(orders).where(orders.c.id == order_id).values(values))
+
+
+def is_stopped(connection: Connection, order_id: str) -> bool:
+    """Whether an order was ended early and nothing more may be asked for it."""
+    state = connection.scalar(select(orders.c.state).where(orders.c.id == order_id))
+    return state == OrderState.STOPPED.value
+
+
+def running_orders(connection: Connection, now: datetime) -> list[Order]:
+    """Orders that can still be stopped, by id."""
+    query = select(orders.c.document).where(
+        orders.c.state.in_([state.value for state in STOPPABLE]), orders.c.end_us > to_us(now)
+    )
+    rows = connection.execute(query.order_by(orders.c.id))
+    return [msgspec.json.decode(row.document, type=Order) for row in rows]
+
+
+def called_by_others(connection: Connection, order: Order) -> dict[str, Kw]:
+    """What orders that overlap with one use of each contract, in kW."""
+    called: dict[str, Kw] = {}
+    for other in orders_overlapping(connection, order.need_id, order.interval):
+        for call in other.calls if other.order.id != order.id else ():
+            called[call.contract_id] = Kw(called.get(call.contract_id, 0.0) + call.kw)
+    return called
+
+
 def orders_overlapping(connection: Connection, need_id: str, span: Interval) -> list[OrderRow]:
     """Orders of a need whose interval meets `span`."""
     query = (
@@ -199,7 +198,7 @@ def orders_overlapping(connection: Connection, need_id: str, span: Interval) -> 
         .where(orders.c.start_us < to_us(span.end), orders.c.end_us > to_us(span.start))
     )
     rows = connection.execute(query.order_by(orders.c.id))
-    return [_order(row) for row in rows]
+    return [order_row(row) for row in rows]
 
 
 def order_days(connection: Connection, feeder_need_ids: Collection[str]) -> list[Interval]:
@@ -209,7 +208,8 @@ def order_days(connection: Connection, feeder_need_ids: Collection[str]) -> list
     return [msgspec.json.decode(row.document, type=Order).interval for row in rows]
 
 
-def _order(row: Row[Any]) -> OrderRow:
+def order_row(row: Row[Any]) -> OrderRow:
+    """A row of the table as what it stands for."""
     return OrderRow(
         order=msgspec.json.decode(row.document, type=Order),
         state=OrderState(row.state),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from gateway.store.engine import to_us
 from gateway.store.market import to_json
@@ -95,6 +97,30 @@ def state_of(outcome: SetpointOutcome) -> SetpointState:
             return SetpointState.UNCONFIRMED
 
 
+def end_setpoints(
+    connection: Connection, at: datetime, *, order_id: str = "", ids: Collection[str] = ()
+) -> None:
+    """Let setpoints of an order, or some by id, end at `at`.
+
+    What is over is never issued or refreshed again, also after a restart; what may have
+    reached a device is released then.
+    """
+    chosen = setpoints.c.order_id == order_id if order_id else setpoints.c.id.in_(ids)
+    query = select(setpoints).where(chosen, setpoints.c.valid_until_us > to_us(at))
+    rows = [
+        {
+            "key": row.id,
+            "ended": to_json(msgspec.structs.replace(setpoint_row(row).setpoint, valid_until=at)),
+        }
+        for row in connection.execute(query)
+    ]
+    if rows:
+        statement = update(setpoints).where(setpoints.c.id == bindparam("key"))
+        connection.execute(
+            statement.values(valid_until_us=to_us(at), document=bindparam("ended")), rows
+        )
+
+
 def setpoints_in(connection: Connection, states: Collection[SetpointState]) -> list[SetpointRow]:
     """Setpoints in some states, in the order they become valid."""
     query = (
@@ -102,19 +128,31 @@ def setpoints_in(connection: Connection, states: Collection[SetpointState]) -> l
         .where(setpoints.c.state.in_([state.value for state in states]))
         .order_by(setpoints.c.valid_from_us, setpoints.c.id)
     )
-    return [_row(row.document, row.state, row.outcome) for row in connection.execute(query)]
+    return [setpoint_row(row) for row in connection.execute(query)]
+
+
+def in_force(connection: Connection, at: datetime) -> list[SetpointRow]:
+    """Setpoints that were sent and whose time it is."""
+    sent = (SetpointState.ISSUED, SetpointState.APPLIED, SetpointState.UNCONFIRMED)
+    query = select(setpoints).where(
+        setpoints.c.state.in_([state.value for state in sent]),
+        setpoints.c.valid_from_us <= to_us(at), setpoints.c.valid_until_us > to_us(at),
+    )  # fmt: skip
+    return [setpoint_row(row) for row in connection.execute(query)]
 
 
 def setpoints_of(connection: Connection, order_id: str) -> list[SetpointRow]:
     """Every setpoint of an order, by device."""
     query = select(setpoints).where(setpoints.c.order_id == order_id)
     rows = connection.execute(query.order_by(setpoints.c.device_id, setpoints.c.id))
-    return [_row(row.document, row.state, row.outcome) for row in rows]
+    return [setpoint_row(row) for row in rows]
 
 
-def _row(document: str, state: str, outcome: str | None) -> SetpointRow:
+def setpoint_row(row: Row[Any]) -> SetpointRow:
+    """A row of the table as what it stands for."""
+    outcome = row.outcome
     return SetpointRow(
-        setpoint=msgspec.json.decode(document, type=Setpoint),
-        state=SetpointState(state),
+        setpoint=msgspec.json.decode(row.document, type=Setpoint),
+        state=SetpointState(row.state),
         outcome=None if outcome is None else msgspec.json.decode(outcome, type=SetpointOutcome),
     )

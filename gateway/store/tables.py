@@ -69,6 +69,38 @@ dead_letters = Table(
     PrimaryKeyConstraint("stage", "shard", "sequence"),
 )
 
+organisations = Table(
+    "organisations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("organisation", String(64), nullable=False, index=True),
+    Column("role", String(16), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("salt", LargeBinary(16), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("revoked_us", BigInteger),
+)
+
+locations = Table(
+    "locations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("parent", String(64), index=True),
+    Column("document", Text, nullable=False),
+)
+
 assets = Table(
     "assets",
     metadata,
@@ -76,6 +108,25 @@ assets = Table(
     Column("organisation", String(64), nullable=False, index=True),
     Column("feeder", String(64), nullable=False),
     Column("document", Text, nullable=False),
+)
+
+# Who may be driven and measured for whom: a device belongs to one asset, and neither a
+# device nor a meter to two organisations.
+asset_devices = Table(
+    "asset_devices",
+    metadata,
+    Column("device_id", String(128), primary_key=True),
+    Column("asset_id", String(64), nullable=False, index=True),
+    Column("organisation", String(64), nullable=False),
+)
+
+asset_meters = Table(
+    "asset_meters",
+    metadata,
+    Column("series", String(128), nullable=False),
+    Column("asset_id", String(64), nullable=False, index=True),
+    Column("organisation", String(64), nullable=False),
+    PrimaryKeyConstraint("series", "asset_id"),
 )
 
 needs = Table(
@@ -93,7 +144,7 @@ bids = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("need_id", String(64), nullable=False, index=True),
-    Column("seller", String(64), nullable=False),
+    Column("seller", String(64), nullable=False, index=True),
     Column("document", Text, nullable=False),
 )
 
@@ -102,8 +153,8 @@ contracts = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("need_id", String(64), nullable=False, index=True),
-    Column("buyer", String(64), nullable=False),
-    Column("seller", String(64), nullable=False),
+    Column("buyer", String(64), nullable=False, index=True),
+    Column("seller", String(64), nullable=False, index=True),
     Column("document", Text, nullable=False),
 )
 
@@ -111,7 +162,7 @@ orders = Table(
     "orders",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("buyer", String(64), nullable=False),
+    Column("buyer", String(64), nullable=False, index=True),
     Column("need_id", String(64), nullable=False, index=True),
     Column("state", String(16), nullable=False),
     Column("start_us", BigInteger, nullable=False),
@@ -138,7 +189,7 @@ windows = Table(
     "windows",
     metadata,
     Column("order_id", String(64), nullable=False),
-    Column("contract_id", String(64), nullable=False),
+    Column("contract_id", String(64), nullable=False, index=True),
     Column("start_us", BigInteger, nullable=False),
     Column("end_us", BigInteger, nullable=False),
     Column("version", Integer, nullable=False),
@@ -154,8 +205,8 @@ statement_lines = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("order_id", String(64), nullable=False, index=True),
-    Column("buyer", String(64), nullable=False),
-    Column("seller", String(64), nullable=False),
+    Column("buyer", String(64), nullable=False, index=True),
+    Column("seller", String(64), nullable=False, index=True),
     Column("version", Integer, nullable=False),
     Column("document", Text, nullable=False),
 )
@@ -181,6 +232,17 @@ flags = Table(
     Column("at_us", BigInteger, nullable=False, index=True),
     Column("document", Text, nullable=False),
     PrimaryKeyConstraint("shard", "sequence"),
+)
+
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("line_id", String(64), nullable=False, index=True),
+    Column("buyer", String(64), nullable=False, index=True),
+    Column("seller", String(64), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
+    Column("document", Text, nullable=False),
 )
 
 idempotency = Table(

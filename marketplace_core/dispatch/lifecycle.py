@@ -20,6 +20,7 @@ from marketplace_core.events import (
     OrderRejected,
     OrderRevised,
     OrderSettled,
+    OrderStopped,
     OrderSubmitted,
     ReboundMeasured,
     SetpointsApplied,
@@ -50,6 +51,8 @@ class OrderState(enum.Enum):
     """At least one device confirmed its setpoint."""
     VERIFIED = "verified"
     """At least one settlement period is verified and not booked yet."""
+    STOPPED = "stopped"
+    """Ended before its time. What was delivered until then is still verified and booked."""
     SETTLED = "settled"
     """Booked. A superseding delivery leads back to VERIFIED and is booked again."""
 
@@ -117,8 +120,29 @@ TRANSITIONS: Final[Mapping[tuple[OrderState | None, type[OrderFact]], OrderState
     (_S.DELIVERING, ReboundMeasured): _S.DELIVERING,
     (_S.VERIFIED, ReboundMeasured): _S.VERIFIED,
     (_S.SETTLED, ReboundMeasured): _S.SETTLED,
+    # Somebody ends an order early: nothing more is issued, what was sent comes to its end.
+    (_S.SUBMITTED, OrderStopped): _S.STOPPED,
+    (_S.AWARDED, OrderStopped): _S.STOPPED,
+    (_S.PLANNED, OrderStopped): _S.STOPPED,
+    (_S.ISSUED, OrderStopped): _S.STOPPED,
+    (_S.DELIVERING, OrderStopped): _S.STOPPED,
+    (_S.VERIFIED, OrderStopped): _S.STOPPED,
+    (_S.STOPPED, SetpointsIssued): _S.STOPPED,
+    (_S.STOPPED, SetpointsApplied): _S.STOPPED,
+    (_S.STOPPED, SetpointsRefused): _S.STOPPED,
+    (_S.STOPPED, SetpointsUnreachable): _S.STOPPED,
+    (_S.STOPPED, SetpointsUnconfirmed): _S.STOPPED,
+    (_S.STOPPED, WindowClosed): _S.STOPPED,
+    (_S.STOPPED, DeliveryVerified): _S.STOPPED,
+    (_S.STOPPED, ReboundMeasured): _S.STOPPED,
+    (_S.STOPPED, OrderSettled): _S.SETTLED,
 }
 
+
+STOPPABLE: Final = frozenset(
+    state for state, fact in TRANSITIONS if fact is OrderStopped and state is not None
+)
+"""States in which an order can be ended early."""
 
 REVISING: Final = frozenset({OrderRevised, OrderAwarded, OrderPlanned, OrderInfeasible})
 """Facts of a later revision that leave an order where it stands."""
@@ -135,7 +159,7 @@ def advance(state: OrderState | None, fact: type[OrderFact], revision: int = 0) 
     """
     following = TRANSITIONS.get((state, fact))
     if revision > 0 and fact in REVISING and state is not None:
-        late = state is _S.SETTLED and fact is not OrderRevised
+        late = state in {_S.SETTLED, _S.STOPPED} and fact is not OrderRevised
         following = state if state in RUNNING or late else None
     if following is None:
         raise TransitionError(state, fact)

@@ -87,6 +87,13 @@ class Street:
         identifier: str = answer["id"]
         return identifier
 
+    def submit_span(self, need: str, span: dict[str, str]) -> str:
+        """Submit an order over a span of its own."""
+        order = {"need_id": need, "kw": 2.0, "interval": span}
+        answer = self.lab.client("org_buyer").submit_order(order, key=span["start"])
+        identifier: str = answer["id"]
+        return identifier
+
     def order(self, order_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.lab.client("org_buyer").get(f"/v1/orders/{order_id}")
         return found

@@ -182,7 +182,7 @@ class VirtualClient(Client):
         super().close()
         self._loop.run_until_complete(self._inside.aclose())
 
-    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         with self._loop.holding_time():
             return self._loop.run_until_complete(self._inside.request(method, path, **arguments))
 

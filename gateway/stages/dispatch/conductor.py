@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 
 from gateway.stages.dispatch.driver import Driver
@@ -65,6 +66,31 @@ class Conductor:
             self._hold(row.setpoint, state)
         self._wake.set()
 
+    def stopped(self, order_id: str, at: datetime) -> None:
+        """Let every setpoint of an order end at `at`."""
+        self._shorten((h for h in self._held.values() if h.setpoint.order_id == order_id), at)
+
+    def seize(self, devices: Collection[str], at: datetime) -> list[Held]:
+        """Give devices up to whoever stops them: nothing is issued or refreshed any more.
+
+        What is being asked of a device just now stays `busy` until it is answered.
+        """
+        seized = [h for h in self._held.values() if h.setpoint.device_id in devices]
+        self._shorten(seized, at)
+        for held in seized:
+            del self._held[held.setpoint.id]
+        return seized
+
+    def give_back(self, group: Iterable[Held]) -> None:
+        """Take over again what was seized and could not be stopped: it is released once more."""
+        for held in group:
+            self._held.setdefault(held.setpoint.id, held)
+        self._wake.set()
+
+    def open_setpoints(self) -> list[Setpoint]:
+        """Every setpoint that something is still to be done for."""
+        return [held.setpoint for held in self._held.values()]
+
     def leases(self) -> dict[str, float]:
         """Market seconds left on the lease of each device that holds a setpoint.
 
@@ -110,6 +136,12 @@ class Conductor:
             _log.error("device_unbound", device=setpoint.device_id, order_id=setpoint.order_id)
             return
         self._held.setdefault(setpoint.id, Held(setpoint, profile, state, self._clock.now()))
+
+    def _shorten(self, group: Iterable[Held], at: datetime) -> None:
+        for held in group:
+            until = min(held.setpoint.valid_until, at)
+            held.setpoint = msgspec.structs.replace(held.setpoint, valid_until=until)
+        self._wake.set()
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -173,7 +205,7 @@ class Conductor:
                 for other in self._held.values()
             )
             await self._driver.end(held, release=not successor)
-            del self._held[held.setpoint.id]
+            self._held.pop(held.setpoint.id, None)
 
     def _nap(self) -> float:
         now = self._clock.now()

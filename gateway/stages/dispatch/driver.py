@@ -90,6 +90,8 @@ class Driver:
         setpoint = held.setpoint
         if held.state in {SetpointState.PLANNED, SetpointState.ISSUED}:
             reason = "its time passed before it was confirmed; it is not repeated"
+            if held.state is SetpointState.PLANNED:
+                reason, release = "it ended before it was sent", False
             await self._record([held], [self._unconfirmed(setpoint, reason)])
         if held.state is SetpointState.REFUSED:
             return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Final
 
+from gateway.store.market import is_stopped
 from gateway.store.setpoints import SetpointRow, add_setpoints, setpoints_of
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.order import Allocation
@@ -13,6 +15,7 @@ from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.events import (
     OrderFact,
     OrderPlanned,
+    OrderStopped,
     SetpointsApplied,
     SetpointsIssued,
     SetpointsRefused,
@@ -21,7 +24,7 @@ from marketplace_core.events import (
 )
 from marketplace_core.ports import Record
 
-CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderPlanned})
+CONSUMES: frozenset[type[OrderFact]] = frozenset({OrderPlanned, OrderStopped})
 EMITS: frozenset[type[OrderFact]] = frozenset(
     {
         SetpointsIssued,
@@ -49,16 +52,24 @@ class Dispatch:
         profiles: Mapping[str, DeviceProfile],
         new_id: Callable[[str], str],
         planned: Callable[[list[Setpoint]], None],
+        stopped: Callable[[str, datetime], None],
     ) -> None:
-        """`planned` hears of setpoints once they are committed."""
+        """`planned` hears of committed setpoints, `stopped` of an order that ended and when."""
         self._profiles = profiles
         self._new_id = new_id
         self._planned = planned
+        self._stopped = stopped
 
     def handle(self, record: Record, transaction: Transaction) -> None:
-        """Turn a plan into planned setpoints."""
+        """Turn a plan into planned setpoints; end those of an order that is stopped."""
         fact = record.fact
+        if isinstance(fact, OrderStopped):
+            order_id, at = fact.order_id, fact.at
+            transaction.after_commit.append(lambda: self._stopped(order_id, at))
+            return
         if not isinstance(fact, OrderPlanned):
+            return
+        if is_stopped(transaction.connection, fact.order_id):
             return
         known = _newest(setpoints_of(transaction.connection, fact.order_id))
         setpoints = [

@@ -8,7 +8,7 @@ import pytest
 
 from config.loading import load_settings
 from config.settings import Settings
-from gateway.backends import open_bus, open_database
+from gateway.bootstrap.backends import open_bus, open_database
 from gateway.bus.local import LocalBus
 from gateway.observability.metrics import Metrics
 from marketplace_core.errors import ConfigError

@@ -1,0 +1,107 @@
+"""Meter readings: JSON and CSV in, one's own series out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+from pydantic import AwareDatetime, ValidationError
+
+from gateway.api.auth import Caller
+from gateway.api.problems import faults_of
+from gateway.api.schemas import ReadingBody
+from gateway.api.services import Services, Using, json_response
+from gateway.store.registry import is_series_of, meters_of
+from marketplace_core.errors import NotFoundError, RecordError, RequestError
+from marketplace_core.verification.bulk import parse_readings
+from marketplace_core.verification.reading import Reading
+
+router = APIRouter(prefix="/v1/readings", tags=["readings"])
+_BATCH = 2_000
+_MOST_ROWS = 20_000
+_MAX_ERRORS_SHOWN = 1_000
+_LONGEST = timedelta(days=92)
+
+
+@router.post("")
+async def store_readings(
+    services: Using,
+    caller: Caller,
+    body: Annotated[list[dict[str, Any]], Body(max_length=_MOST_ROWS)],
+) -> Response:
+    """Store readings of the caller's own meters; a bad row is reported and the rest goes in.
+
+    The answer comes once every good row is committed; sending rows again changes nothing.
+    Rows are `{"series", "start", "seconds", "power_kw"}`, numbered from 1.
+    """
+    caller.require("seller")
+    meters = await services.read(lambda c: meters_of(c, caller.viewer))
+    rows = [_row(number, row, meters) for number, row in enumerate(body, start=1)]
+    return json_response(await _store(services, iter(rows), "record"))
+
+
+@router.post("/import", openapi_extra={"requestBody": {"content": {"text/csv": {"schema": {}}}}})
+async def import_readings(request: Request, services: Using, caller: Caller) -> Response:
+    """Import meter history as CSV; a bad row is reported and the rest goes in.
+
+    The answer comes once every good row is committed.
+    """
+    caller.require("seller")
+    meters = await services.read(lambda c: meters_of(c, caller.viewer))
+    text = (await request.body()).decode("utf-8-sig", errors="replace")
+    return json_response(await _store(services, parse_readings(text.splitlines(), meters), "line"))
+
+
+@router.get("/{series}")
+async def read_series(
+    series: str, start: AwareDatetime, end: AwareDatetime, services: Using, caller: Caller
+) -> Response:
+    """Readings of one of the caller's own meters or devices: `[start, seconds, power_kw]` rows."""
+    caller.require_reader("seller", "operator")
+    if not timedelta(0) < end - start <= _LONGEST:
+        raise RequestError(
+            "the span is empty or too long", field="end",
+            rule=f"`end` is after `start` and within {_LONGEST.days} days of it",
+        )  # fmt: skip
+    viewer = caller.viewer
+    own = viewer.everything or await services.read(lambda c: is_series_of(c, viewer, series))
+    if not own:
+        raise NotFoundError("series", series)
+    data = await services.reads.compute(lambda: services.readings.between(series, start, end))
+    rows = zip(data.start_s.tolist(), data.seconds.tolist(), data.power_kw.tolist(), strict=True)
+    return json_response({"series": series, "rows": list(rows)})
+
+
+async def _store(
+    services: Services, parsed: Iterator[Reading | RecordError], unit: str
+) -> dict[str, object]:
+    accepted, errors = 0, list[RecordError]()
+    while chunk := list(islice(parsed, _BATCH)):
+        good = [row for row in chunk if isinstance(row, Reading)]
+        errors.extend(row for row in chunk if isinstance(row, RecordError))
+        await services.ingest.store(good)
+        accepted += len(good)
+    shown = [
+        {unit: e.line, "field": e.field, "error": e.message, "rule": e.rule, "remedy": e.remedy}
+        for e in errors[:_MAX_ERRORS_SHOWN]
+    ]
+    return {"accepted": accepted, "rejected": len(errors), "errors": shown}
+
+
+def _row(number: int, row: dict[str, Any], meters: set[str]) -> Reading | RecordError:
+    try:
+        reading = ReadingBody.model_validate(row).reading()
+    except ValidationError as error:
+        fault = faults_of(error.errors())[0]
+        return RecordError(
+            "the reading is malformed", line=number, field=fault["field"], rule=fault["rule"]
+        )
+    if reading.series not in meters:
+        return RecordError(
+            f"{reading.series!r} is not a meter of yours", line=number, field="series",
+            rule="a seller sends readings of its own meters", remedy="register the asset first",
+        )  # fmt: skip
+    return reading

@@ -1,0 +1,135 @@
+"""Adapters of every protocol, made from the settings."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from adapters.modbus.adapter import ModbusAdapter
+from adapters.mqtt.adapter import MqttAdapter
+from adapters.mqtt.link import MqttBroker
+from adapters.openadr.adapter import OpenAdrAdapter
+from adapters.openadr.config import OpenAdrVtn
+from adapters.webhook.adapter import WebhookAdapter
+from config.settings import Settings
+from gateway.bindings import (
+    check_unique,
+    modbus_endpoints,
+    mqtt_devices,
+    openadr_vens,
+    webhook_devices,
+)
+from gateway.bootstrap.basis import Basis
+from gateway.bootstrap.webhooks import Hooks
+from gateway.store.setpoints import SetpointRow, SetpointState
+from gateway.surroundings import MakeAdapters
+from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.ports import DeviceAdapter
+from marketplace_core.simtime import check_speed
+
+_SLOWEST_TIMER_WALL_S = 1.0
+"""A revert timer counts whole seconds: a lease must last at least one on the wall."""
+_MAY_BE_KNOWN = (SetpointState.ISSUED, SetpointState.APPLIED, SetpointState.UNCONFIRMED)
+"""States in which a VEN may hold an event; what is only planned is not sent before its fact."""
+
+
+def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
+    settings = basis.settings
+    adapters: dict[str, DeviceAdapter] = {}
+    if settings.modbus.devices:
+        adapters["modbus"] = ModbusAdapter(
+            modbus_endpoints(settings), clock=basis.clock, time_map=basis.time_map,
+            timeout_s=settings.modbus.timeout_s,
+        )  # fmt: skip
+    if settings.mqtt.devices:
+        adapters["mqtt"] = MqttAdapter(
+            mqtt_broker(settings), mqtt_devices(settings), clock=basis.clock,
+            time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
+        )  # fmt: skip
+    if settings.openadr.vens:
+        adapters["openadr"] = OpenAdrAdapter(
+            _vtn(settings), openadr_vens(settings), clock=basis.clock, time_map=basis.time_map
+        )
+    if settings.webhook.devices:
+        adapters["webhook"] = WebhookAdapter(
+            webhook_devices(settings), courier=hooks.courier,
+            directory=hooks.book.dispatch_endpoint, policy=hooks.policy, clock=basis.clock,
+            time_map=basis.time_map, new_id=basis.new_id,
+        )  # fmt: skip
+    check_unique(adapters.values())
+    return adapters
+
+
+def field_adapters(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAdapter]:
+    """Adapters that are handed in, for the devices that the settings bind."""
+    devices = mqtt_devices(settings)
+    bound: dict[str, Sequence[DeviceProfile]] = {
+        "modbus": [endpoint.profile for endpoint in modbus_endpoints(settings)],
+        "mqtt": [device.profile for device in devices],
+        "openadr": [ven.profile for ven in openadr_vens(settings)],
+        "webhook": [device.profile for device in webhook_devices(settings)],
+    }
+    adapters = make({name: found for name, found in bound.items() if found}, devices)
+    check_unique(adapters.values())
+    return adapters
+
+
+def mqtt_broker(settings: Settings) -> MqttBroker:
+    """The broker as the MQTT adapter takes it; reads the password and the CA's certificate."""
+    mqtt = settings.mqtt
+    password = ""
+    if mqtt.password_file is not None:
+        password = mqtt.password_file.read_text(encoding="utf-8").strip()
+    tls = None
+    if mqtt.tls:
+        tls = ssl.create_default_context(cafile=mqtt.ca_certificate)
+    return MqttBroker(
+        host=mqtt.host, port=mqtt.port, client_id=mqtt.client_id, username=mqtt.username,
+        password=password, tls=tls, version=5 if mqtt.protocol == "5" else 4,
+    )  # fmt: skip
+
+
+def _vtn(settings: Settings) -> OpenAdrVtn:
+    openadr = settings.openadr
+    return OpenAdrVtn(
+        host=openadr.host, port=openadr.port, vtn_id=openadr.vtn_id, state=openadr.state,
+        tls_certificate=openadr.tls_certificate, tls_key=openadr.tls_key,
+        ca_certificate=openadr.ca_certificate, lab=settings.lab, poll_s=openadr.poll_s,
+        answer_timeout_s=openadr.answer_timeout_s,
+    )  # fmt: skip
+
+
+def restore_adapters(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow]) -> None:
+    """Tell adapters what devices may know; OpenADR's VTN may answer nobody before."""
+    told = [row for row in rows if row.state in _MAY_BE_KNOWN]
+    openadr, webhook = adapters.get("openadr"), adapters.get("webhook")
+    if isinstance(openadr, OpenAdrAdapter):
+        openadr.restore([row.setpoint for row in told])
+    if isinstance(webhook, WebhookAdapter):
+        webhook.restore(
+            acknowledged=[r.setpoint for r in told if r.state is SetpointState.APPLIED],
+            doubtful=[r.setpoint for r in told if r.state is not SetpointState.APPLIED],
+        )
+
+
+def check_time(settings: Settings, profiles: Mapping[str, DeviceProfile]) -> None:
+    leases = [p.lease_s for p in profiles.values() if p.lease_s > 0]
+    if leases:
+        check_speed(
+            settings.time.speed, _SLOWEST_TIMER_WALL_S, span_market_s=min(leases),
+            timer="the shortest lease",
+        )  # fmt: skip
+
+
+def links(adapters: Mapping[str, DeviceAdapter]) -> dict[str, Callable[[], bool]]:
+    """Whether each protocol's link is up: the broker's session, the VTN, any Modbus unit."""
+    return {protocol: partial(_link_up, adapter) for protocol, adapter in adapters.items()}
+
+
+def _link_up(adapter: DeviceAdapter) -> bool:
+    if isinstance(adapter, MqttAdapter):
+        return adapter.link_up
+    if isinstance(adapter, OpenAdrAdapter):
+        return adapter.port != 0
+    return any(adapter.connected(profile.device_id) for profile in adapter.profiles())
