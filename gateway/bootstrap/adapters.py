@@ -35,6 +35,7 @@ _MAY_BE_KNOWN = (SetpointState.ISSUED, SetpointState.APPLIED, SetpointState.UNCO
 
 
 def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
+    """Adapters of every protocol that the settings bind devices to, over the network."""
     settings = basis.settings
     adapters: dict[str, DeviceAdapter] = {}
     if settings.modbus.devices:
@@ -114,6 +115,7 @@ def restore_adapters(adapters: Mapping[str, DeviceAdapter], rows: Sequence[Setpo
 
 
 def check_time(settings: Settings, profiles: Mapping[str, DeviceProfile]) -> None:
+    """Refuse simulated time that the shortest lease cannot follow; raises ConfigError."""
     leases = [p.lease_s for p in profiles.values() if p.lease_s > 0]
     if leases:
         check_speed(

@@ -49,6 +49,7 @@ class Basis:
 def make_basis(
     settings: Settings, journal: JournalFactory, bus: Bus | None, around: Surroundings
 ) -> Basis:
+    """Database, journal, readings, bus and clock."""
     clock, store = around.clock, settings.store
     engine = open_database(store)
     market, metrics = settings.market, Metrics()
@@ -83,6 +84,7 @@ def make_basis(
 
 
 def time_map_of(settings: Settings) -> TimeMap:
+    """The map from wall time to market time; the identity in production."""
     simulated = settings.time
     if simulated.market_epoch is None or simulated.wall_epoch is None:
         return identity()
@@ -90,6 +92,7 @@ def time_map_of(settings: Settings) -> TimeMap:
 
 
 def prepare(basis: Basis) -> None:
+    """Enter organisations that the configuration names."""
     names = [client.organisation for client in basis.settings.api.clients]
     with basis.engine.begin() as connection:
         add_configured(connection, names, basis.clock.now())

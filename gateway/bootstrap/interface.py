@@ -45,6 +45,7 @@ def api_parts(basis: Basis, key: Ed25519PrivateKey, *, inline: bool) -> dict[str
 
 
 def make_streams(basis: Basis) -> OrderStreams:
+    """Live streams of orders, fed from committed facts."""
     streams = OrderStreams(
         basis.clock, basis.grid, queue=basis.settings.api.stream_queue,
         dropped=basis.metrics.streams_dropped.inc,
@@ -64,6 +65,7 @@ def _confirmations(basis: Basis, key: Ed25519PrivateKey) -> Confirmations:
 def make_emergency(
     basis: Basis, adapters: Mapping[str, DeviceAdapter], conductor: Conductor, intake: Intake
 ) -> Emergency:
+    """The lane past every queue."""
     lane = EmergencyLane(adapters, conductor=conductor, clock=basis.clock, metrics=basis.metrics)
     return Emergency(
         lane, writer=basis.writer, clock=basis.clock, new_id=basis.new_id, halt=intake.halt
@@ -107,6 +109,7 @@ def make_gauges(
     conductor: Conductor,
     roots: RootLog,
 ) -> StateGauges:
+    """What is computed when somebody scrapes."""
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     plans = RunningPlans(basis.engine, profiles, conductor.running)
     watched = Watched(

@@ -24,6 +24,7 @@ from gateway.bootstrap.interface import api_parts, make_emergency, make_gauges, 
 from gateway.bootstrap.webhooks import make_hooks
 from gateway.flags import Flags
 from gateway.ingest import Ingest
+from gateway.live import Live
 from gateway.notifications import Notify
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics

@@ -31,6 +31,7 @@ class Hooks:
 
 
 def make_hooks(basis: Basis) -> Hooks:
+    """One link and one courier for dispatch and notifications."""
     settings = basis.settings.webhook
     policy = _webhook_policy(basis.settings)
     key = settings.key or basis.settings.store.signing_key.with_name("webhook.key")
