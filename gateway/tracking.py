@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 import structlog
@@ -19,7 +20,7 @@ from gateway.live import Live
 from gateway.observability.metrics import Metrics
 from gateway.running import Running
 from gateway.stages.intake import EMITS, Intake
-from gateway.store.flags import newest_flags
+from gateway.store.flags import flags_since
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contracts_for, orders_in
 from gateway.store.writer import Writer
@@ -33,6 +34,8 @@ from marketplace_core.ports import Clock, Record
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
+_REMEMBERED: Final = timedelta(days=1)
+"""Findings this young are not said again after a restart."""
 _log = structlog.get_logger(__name__)
 
 
@@ -69,7 +72,7 @@ class Tracker:
     def restore(self) -> None:
         """Take over the orders that ran when the process ended."""
         with self._engine.connect() as connection:
-            self._flags.restore(newest_flags(connection))
+            self._flags.restore(flags_since(connection, self._clock.now() - _REMEMBERED))
             rows = orders_in(connection, RUNNING)
             ids = [row.order.id for row in rows if row.order.interval.end > self._clock.now()]
             self.heard(read_streams(connection, ids) if ids else [])

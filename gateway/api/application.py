@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api import (
     routes_assets,
     routes_control,
+    routes_flags,
     routes_locations,
     routes_market,
     routes_oauth,
@@ -17,6 +18,7 @@ from gateway.api import (
     routes_readings,
     routes_statements,
     routes_stream,
+    routes_webhooks,
 )
 from gateway.api.problems import install_problems, problem
 from gateway.api.services import Services
@@ -24,7 +26,7 @@ from gateway.api.services import Services
 _ROUTERS = (
     routes_oauth, routes_operations, routes_organisations, routes_locations, routes_assets,
     routes_market, routes_control, routes_orders, routes_stream, routes_readings,
-    routes_statements,
+    routes_statements, routes_flags, routes_webhooks,
 )  # fmt: skip
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from gateway.api.auth import Caller
-from gateway.api.services import Using, json_response
-from gateway.store.flags import newest_flags
+from gateway.api.paging import Paging, page_response
+from gateway.api.services import Using
+from gateway.store.flags import flags_page
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 
 
 @router.get("/flags")
-def list_flags(services: Using, caller: Caller) -> Response:
-    """Findings about devices, newest first."""
-    caller.require("operator")
-    with services.engine.connect() as connection:
-        return json_response(newest_flags(connection))
+async def list_flags(
+    request: Request,
+    services: Using,
+    caller: Caller,
+    page: Paging,
+    order: str | None = None,
+) -> Response:
+    """Findings about the caller's own devices, for an operator all, by time.
+
+    With `order`, those that were made during one order.
+    """
+    caller.require_reader("seller", "operator")
+    found = await services.read(lambda c: flags_page(c, caller.viewer, page, order))
+    return page_response(request, found)

@@ -37,7 +37,7 @@ def compose(evidence: Evidence, *, settings: Json) -> dict[str, Any]:
         "windows": [row for order in told for row in _windows(order, rebound=False)],
         "rebound": [row for order in told for row in _windows(order, rebound=True)],
         "trace": [row for order in told for row in _trace(evidence, order)],
-        "flags": [_flag(flag) for flag in reversed(evidence.flags)],
+        "flags": [_flag(flag) for flag in evidence.flags],
         "statement": [row for order in told for row in _statement(order)],
         "ledger": _ledger(told),
         "journal": {
