@@ -6,14 +6,21 @@ set -euo pipefail
 binary_of() { # a package's program, where it is named otherwise
   case "$1" in
     mosquitto) echo mosquitto_sub mosquitto ;;
+    postgresql) echo initdb postgres ;;
     *) echo "$1" ;;
   esac
 }
 
+# Debian keeps PostgreSQL's programs out of everybody's PATH.
+search="$PATH:/usr/sbin:/sbin"
+for folder in /usr/lib/postgresql/*/bin; do
+  search="$search:$folder"
+done
+
 missing=()
 for package in "$@"; do
   for binary in $(binary_of "$package"); do
-    if ! PATH="$PATH:/usr/sbin:/sbin" command -v "$binary" >/dev/null; then
+    if ! PATH="$search" command -v "$binary" >/dev/null; then
       missing+=("$package")
       [ "$package" = mosquitto ] && missing+=(mosquitto-clients)
       break

@@ -39,7 +39,10 @@ CREATE TABLE IF NOT EXISTS quarantine (
   evidence BLOB NOT NULL);
 """
 _INSERT: Final = "INSERT OR IGNORE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_MARK: Final = "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)"
+_MARK: Final = (
+    "INSERT INTO marks VALUES (?, ?, ?)"
+    " ON CONFLICT (series, boot) DO UPDATE SET through = max(through, excluded.through)"
+)
 _PUT_ASIDE: Final = "INSERT INTO quarantine (at_us, source, reason, evidence) VALUES (?, ?, ?, ?)"
 _PUT_ASIDE_NEWEST: Final = (
     "SELECT at_us, source, reason, evidence FROM quarantine ORDER BY number DESC LIMIT ?"
