@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from adapters.mqtt.wire import Kind, topic
-from firmware_sim.servers.mqtt_buffer import MALFORMED, ReadingBuffer, row_of, status
 from firmware_sim.servers.mqtt_control import Control
 from firmware_sim.world import Fault
-from marketplace_core.simtime import identity
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
-_RESEND: Final = timedelta(minutes=5)
-"""A device sends again what nobody confirmed for so long."""
 _NEVER: Final = float("inf")
 Frame = dict[str, Any]
 
@@ -54,34 +49,7 @@ class Agent(Protocol):
         """What it says is in force."""
 
 
-class Broker:
-    """The gateway's link to the broker, and what waits at the broker while it is down."""
-
-    def __init__(self) -> None:
-        self.up = True
-        self._waiting: list[Frame] = []
-        self._retained: dict[str, Frame] = {}
-
-    def publish(self, frame: Frame, *, retained: bool = False) -> list[Frame]:
-        """What the gateway gets of a message now: the message, or nothing while it waits."""
-        if self.up:
-            return [frame]
-        if retained:
-            self._retained[frame["topic"]] = frame
-        else:
-            self._waiting.append(frame)
-        return []
-
-    def released(self) -> list[Frame]:
-        """Once the link is up again: what has waited, in order, then the newest presence."""
-        if not self.up:
-            return []
-        frames = [*self._waiting, *self._retained.values()]
-        self._waiting, self._retained = [], {}
-        return frames
-
-
-class _Held:
+class Held:
     """The setpoint of a device on the market's clock; the clock is moved, it does not run."""
 
     def __init__(self, device: str) -> None:
@@ -96,9 +64,10 @@ class _Held:
         return self.control
 
     def set(self, asked: Asked, now: datetime, *, lease_s: float) -> Frame:
+        """Hold a setpoint from when it is valid, for as long as the lease and its time allow."""
         lasts = (asked.valid_until - now).total_seconds()
         if lasts <= 0:
-            return _outcome("refused", "its time is over")
+            return outcome("refused", "its time is over")
         command = {
             "kind": "set", "id": asked.id, "order_id": asked.order_id,
             "revision": asked.revision, "power_w": asked.power_kw * 1000.0, "lease_s": lease_s,
@@ -108,10 +77,12 @@ class _Held:
         return self._answer(command, now)
 
     def release(self, order_id: str, revision: int, now: datetime) -> Frame:
+        """Let go of what an order wanted."""
         command = {"kind": "release", "id": "", "order_id": order_id, "revision": revision}
         return self._answer(command, now)
 
     def query(self, now: datetime) -> Frame:
+        """What is in force."""
         held = self.at(now).state()
         power_w = held["power_w"]
         return {
@@ -124,10 +95,10 @@ class _Held:
     def _answer(self, command: dict[str, Any], now: datetime) -> Frame:
         answer = self.at(now).answer(command, now.timestamp())
         if answer["status"] != "applied":
-            return _outcome("refused", answer["reason"])
+            return outcome("refused", answer["reason"])
         power_w = answer["power_w"]
         read_back = None if power_w is None else power_w / 1000.0
-        return _outcome("applied", "", read_back, answer["lease_s"])
+        return outcome("applied", "", read_back, answer["lease_s"])
 
 
 class BusAgent:
@@ -137,7 +108,7 @@ class BusAgent:
         self._device = device
         self._faults = faults
         self._driven = driven
-        self._held = _Held(device)
+        self._held = Held(device)
 
     def commanded_kw(self, at: datetime) -> float | None:
         """What its control registers say."""
@@ -152,139 +123,25 @@ class BusAgent:
     def set(self, asked: Asked, now: datetime) -> Frame:
         """Write its control registers."""
         if self._silent(now):
-            return _outcome("unreachable", "the unit does not answer")
+            return outcome("unreachable", "the unit does not answer")
         if not self._driven:
-            return _outcome("refused", "the unit has no control model")
+            return outcome("refused", "the unit has no control model")
         return self._held.set(asked, now, lease_s=asked.lease_s)
 
     def release(self, order_id: str, revision: int, now: datetime) -> Frame:
         """Disable its control."""
         if self._silent(now):
-            return _outcome("unreachable", "the unit does not answer")
+            return outcome("unreachable", "the unit does not answer")
         return self._held.release(order_id, revision, now)
 
     def query(self, now: datetime) -> Frame:
         """Read its control registers, which carry no id."""
         if self._silent(now):
-            return _outcome("unreachable", "the unit does not answer")
+            return outcome("unreachable", "the unit does not answer")
         return {**self._held.query(now), "setpoint_id": None}
 
     def _silent(self, at: datetime) -> bool:
-        return _suffers(self._faults, FlagKind.TIMES_OUT, at)
-
-
-class MqttAgent:
-    """A charger behind the broker: its buffer, its presence and its setpoint."""
-
-    def __init__(
-        self,
-        device: str,
-        faults: Sequence[Fault],
-        *,
-        organisation: str,
-        boot: int,
-        broker: Broker,
-    ) -> None:
-        self._device = device
-        self._faults = faults
-        self._organisation = organisation
-        self._broker = broker
-        self._held = _Held(device)
-        self._buffer = ReadingBuffer(boot)
-        self._told_online: bool | None = None
-        self._quiet_since: datetime | None = None
-        self._owed = 0
-        self._sent_malformed = 0
-
-    def commanded_kw(self, at: datetime) -> float | None:
-        """What its firmware obeys; a lost link changes nothing until the lease is over."""
-        return self._held.at(at).commanded_kw()
-
-    def frames(self, reading: Reading) -> list[Frame]:
-        """What it publishes in a minute, in the order in which it does."""
-        self._buffer.keep(row_of(reading, identity()))
-        frames = self._presence(reading.start)
-        if not self._told_online:
-            return frames
-        frames += self._nonsense(reading.start)
-        self._rewind_when_quiet(reading.end)
-        for payload in self._buffer.messages():
-            frames += self._publish("telemetry", payload)
-        return frames
-
-    def set(self, asked: Asked, now: datetime) -> Frame:
-        """Send it a setpoint through the broker."""
-        if reason := self._away(now):
-            return _outcome("unreachable", reason)
-        return self._held.set(asked, now, lease_s=asked.lease_s)
-
-    def release(self, order_id: str, revision: int, now: datetime) -> Frame:
-        """Send it a release through the broker."""
-        if reason := self._away(now):
-            return _outcome("unreachable", reason)
-        return self._held.release(order_id, revision, now)
-
-    def query(self, now: datetime) -> Frame:
-        """Ask it through the broker."""
-        if reason := self._away(now):
-            return _outcome("unreachable", reason)
-        return self._held.query(now)
-
-    def stored(self, boot: int, through: int, now: datetime) -> None:
-        """Let it forget what is stored, if it hears of it."""
-        if not self._away(now):
-            kept = len(self._buffer)
-            self._buffer.forget({"boot": boot, "through": through})
-            if len(self._buffer) < kept:
-                self._quiet_since = None
-
-    def _away(self, now: datetime) -> str:
-        if not self._broker.up:
-            return "the link to the broker is down"
-        if _suffers(self._faults, FlagKind.OFFLINE, now):
-            return "the charger is offline"
-        return ""
-
-    def _presence(self, at: datetime) -> list[Frame]:
-        online = not _suffers(self._faults, FlagKind.OFFLINE, at)
-        if online == self._told_online:
-            return []
-        self._told_online = online
-        if online:
-            self._buffer.rewind()
-            self._quiet_since = None
-        return self._publish("status", status(self._buffer.boot, online=online), retained=True)
-
-    def _nonsense(self, at: datetime) -> list[Frame]:
-        """Malformed messages of this minute, and old ones as soon as there is one to repeat."""
-        frames: list[Frame] = []
-        for fault in self._faults:
-            due = fault.moments.count(at)
-            if fault.kind is FlagKind.MALFORMED and due:
-                payload = MALFORMED[self._sent_malformed % len(MALFORMED)]
-                self._sent_malformed += 1
-                frames += self._publish("telemetry", payload)
-            if fault.kind is FlagKind.REPLAYS:
-                self._owed += due
-                old = self._buffer.dropped_message() if self._owed else None
-                if old is not None:
-                    self._owed -= 1
-                    frames += self._publish("telemetry", old)
-        return frames
-
-    def _rewind_when_quiet(self, now: datetime) -> None:
-        if self._buffer.oldest_sent is None:
-            return
-        if self._quiet_since is None:
-            self._quiet_since = now
-        if now - self._quiet_since >= _RESEND:
-            self._buffer.rewind()
-            self._quiet_since = now
-
-    def _publish(self, kind: Kind, payload: bytes, *, retained: bool = False) -> list[Frame]:
-        where = topic(self._organisation, self._device, kind)
-        frame = {"kind": "mqtt", "topic": where, "payload": payload}
-        return self._broker.publish(frame, retained=retained)
+        return suffers(self._faults, FlagKind.TIMES_OUT, at)
 
 
 class EventAgent:
@@ -294,7 +151,7 @@ class EventAgent:
         self._device = device
         self._faults = faults
         self._protocol = protocol
-        self._held = _Held(device)
+        self._held = Held(device)
 
     def commanded_kw(self, at: datetime) -> float | None:
         """What it agreed to for an instant."""
@@ -307,7 +164,7 @@ class EventAgent:
     def set(self, asked: Asked, now: datetime) -> Frame:
         """Tell it of an event, which it accepts or opts out of; the event ends by itself."""
         if opts_out(self._faults, asked.valid_from, asked.valid_until):
-            return _outcome("refused", "optOut: the owner does not take part in this event")
+            return outcome("refused", "optOut: the owner does not take part in this event")
         answer = self._held.set(asked, now, lease_s=_NEVER)
         return {**answer, "read_back_kw": None, "lease_s": None}
 
@@ -328,14 +185,16 @@ def opts_out(faults: Sequence[Fault], start: datetime, end: datetime) -> bool:
     )
 
 
-def _suffers(faults: Sequence[Fault], kind: FlagKind, at: datetime) -> bool:
+def suffers(faults: Sequence[Fault], kind: FlagKind, at: datetime) -> bool:
+    """Whether one of a device's faults is of a kind and goes on at an instant."""
     return any(one.kind is kind and one.active(at) for one in faults)
 
 
-def _outcome(
-    status_: str, reason: str, read_back_kw: float | None = None, lease_s: float | None = None
+def outcome(
+    status: str, reason: str, read_back_kw: float | None = None, lease_s: float | None = None
 ) -> Frame:
-    return {"status": status_, "reason": reason, "read_back_kw": read_back_kw, "lease_s": lease_s}
+    """The answer to a setpoint or a release."""
+    return {"status": status, "reason": reason, "read_back_kw": read_back_kw, "lease_s": lease_s}
 
 
 def _sample(protocol: str, reading: Reading) -> Frame:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from firmware_sim.agents import Agent, Asked, Broker, BusAgent, EventAgent, MqttAgent
+from firmware_sim.agents import Agent, Asked, BusAgent, EventAgent
 from firmware_sim.faults import by_device
+from firmware_sim.mqtt_agent import Broker, MqttAgent
 from firmware_sim.plant import MINUTE, Minutes, Plant
 from firmware_sim.scenario import Scenario
 from firmware_sim.world import World

@@ -50,12 +50,6 @@ def load_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetim
     return sum(_drawn_kwh(one, rate_kw, start, end) for one in stays) / _hours(start, end)
 
 
-def spread_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetime) -> float:
-    """Mean consumption over a span of stays whose stations spread charging, positive."""
-    drawn = (_drawn_kwh(one, one.spread_kw(rate_kw), start, end) for one in stays)
-    return sum(drawn) / _hours(start, end)
-
-
 def less_kw(stays: Iterable[Stay], rate_kw: float, start: datetime, end: datetime) -> float:
     """Reduction that can be held all through `[start, end)` and leaves every car as full.
 

@@ -137,6 +137,7 @@ class MqttDevice:
                     if self._online.is_set():  # it may have gone while it was connecting
                         await self._session(client)
             self._client = None
+            _end_if_cancelled()
             await asyncio.sleep(random.uniform(0.0, _RETRY_S))  # noqa: S311 - jitter
 
     async def _session(self, client: aiomqtt.Client) -> None:
@@ -174,6 +175,7 @@ class MqttDevice:
             await self.working.wait()
             answer = self.control.answer(msgpack.unpackb(payload), arrived)
             await client.publish(self._topic("ack"), msgpack.packb(answer), qos=1)
+            _end_if_cancelled()
 
     async def _publish(self, client: aiomqtt.Client) -> None:
         while True:
@@ -186,11 +188,24 @@ class MqttDevice:
             while self._outbox:
                 where, payload = self._outbox.popleft()
                 await client.publish(where, payload, qos=1)
+                _end_if_cancelled()
             for payload in self._buffer.messages():
                 await client.publish(self._topic("telemetry"), payload, qos=1)
+                _end_if_cancelled()
 
     def _topic(self, kind: Kind) -> str:
         return topic(self.organisation, self.device_id, kind)
 
     def _status(self, *, online: bool) -> bytes:
         return status(self.boot, online=online)
+
+
+def _end_if_cancelled() -> None:
+    """Obey a cancellation that came while the client had an answer or an error in hand.
+
+    aiomqtt waits with `asyncio.wait_for`, which until Python 3.12 forgets a cancellation that
+    comes together with the result, and leaving its context may raise over one.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
