@@ -172,7 +172,11 @@ class WebhookAdapter:
         return outcome(result, setpoint.id, device.device_id, at, lease_s=self._left_s(setpoint))
 
     async def _tell(self, device: WebhookDevice, told: Told) -> Delivered:
-        """Deliver a dispatch unless it is acknowledged; note what came of it."""
+        """Deliver a dispatch unless it is acknowledged, one at a time; note what came of it."""
+        async with told.turn:
+            return await self._tell_alone(device, told)
+
+    async def _tell_alone(self, device: WebhookDevice, told: Told) -> Delivered:
         setpoint = told.setpoint
         if told.standing is Standing.ACKNOWLEDGED and told.withdrawn_by is None:
             return Accepted()

@@ -1,10 +1,11 @@
-"""What each aggregate was told and what it said to that. Pure and in memory."""
+"""What each aggregate was told and what it said to that. In memory, no I/O."""
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from marketplace_core.dispatch.setpoint import Setpoint
@@ -32,6 +33,8 @@ class Told:
     """An earlier delivery may have arrived, whatever comes of a later one."""
     settling: bool = False
     """It is being asked about again now."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its dispatch is delivered: who comes second finds what came of it."""
 
 
 class Book:

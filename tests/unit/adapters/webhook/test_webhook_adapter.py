@@ -260,6 +260,21 @@ async def test_after_a_restart_only_what_was_acknowledged_is_active(aggregator: 
         assert [d.id for d in aggregator.decided] == ["spt_2"]
 
 
+async def test_a_repeat_and_an_issue_that_meet_are_one_delivery(aggregator: Aggregator) -> None:
+    """After a restart the adapter settles what is in doubt while the gateway issues it again."""
+    eager = dataclasses.replace(FAST, trial_every_s=0.02)
+    async with rig([endpoint(aggregator.url)], policy=eager) as here:
+        one = setpoint()
+        here.adapter.restore(acknowledged=[], doubtful=[one])
+        told = here.adapter._book.enter(one)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(here.adapter._settle(device(), told))
+            for _ in range(3):
+                tasks.create_task(issue(here, one))
+        assert list(here.log.attempts.values()) == [1]
+        assert [d.id for d in aggregator.decided] == ["spt_1"]
+
+
 async def test_what_may_have_arrived_before_a_restart_is_not_called_unreachable() -> None:
     async with rig([endpoint(f"http://127.0.0.1:{free_port()}/")]) as here:
         here.adapter.restore(acknowledged=[], doubtful=[setpoint()])
