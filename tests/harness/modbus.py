@@ -43,9 +43,7 @@ class Rig:
         self.sink = ListSink()
         self.adapter: ModbusAdapter
 
-    def connect(
-        self, port: int, *, serial: str = "SN1", fallback_kw: float | None = None
-    ) -> None:
+    def connect(self, port: int, *, serial: str = "SN1", fallback_kw: float | None = None) -> None:
         battery = DeviceProfile(
             device_id="bat-1", protocol="modbus", min_kw=Kw(-5.0), max_kw=Kw(5.0),
             lease=LeaseKind.REVERT_TIMER, lease_s=60.0, telemetry_s=0.05,
