@@ -71,9 +71,9 @@ class Bench(ABC):
     def measure(self, power_kw: float) -> None:
         """The device measures its power, injection-positive."""
 
-    async def prepare(self, stack: AsyncExitStack) -> None:
-        """Whatever has to be there before the adapter runs: nothing, unless it says so."""
-        del stack
+    async def prepare(self, _stack: AsyncExitStack) -> None:
+        """Whatever has to be there before the adapter runs; its log begins here."""
+        self.log.clear()
 
     def players(self) -> list[Coroutine[Any, Any, None]]:
         """What plays the device while the adapter runs."""

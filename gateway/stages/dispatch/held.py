@@ -54,11 +54,15 @@ class Held:
     def renew(self, clock: Clock, seconds: float) -> None:
         """Note that the device holds it for so many market seconds from now.
 
-        A lease that lasts as long as the setpoint is valid is not refreshed any more: a
-        refresh that comes in after the end would put the setpoint in force again.
+        Refreshed at half its time. A lease that lasts to the setpoint's end grows shorter with
+        every refresh: it keeps the usual pace, and stops before the end, because what comes in
+        after it would put the setpoint in force again.
         """
         wall = clock.wall_seconds(seconds)
         left = clock.wall_seconds((self.setpoint.valid_until - clock.now()).total_seconds())
         self.lease_ends = clock.monotonic() + wall
-        lasts = wall >= left - _TIMER_S
-        self.retry_at = math.inf if lasts else clock.monotonic() + wall / 2
+        pause = wall / 2
+        if wall >= left - _TIMER_S:
+            usual = clock.wall_seconds(self.setpoint.lease_s) / 2
+            pause = usual if usual < left - _TIMER_S else math.inf
+        self.retry_at = clock.monotonic() + pause

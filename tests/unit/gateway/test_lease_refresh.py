@@ -59,14 +59,25 @@ def test_a_lease_is_refreshed_at_half_its_time(speed: float) -> None:
 
 
 @pytest.mark.parametrize("speed", [1.0, 60.0])
-def test_a_lease_that_lasts_to_the_end_is_not_refreshed_any_more(speed: float) -> None:
+def test_refreshes_keep_their_pace_and_stop_before_the_end(speed: float) -> None:
     clock = Clock(speed)
     one = held(clock)
-    refreshes = 0
+    refreshed = []
     while one.retry_at < VALID_S / speed:
         clock.wall = max(clock.wall, one.retry_at)
-        left = VALID_S - clock.wall * speed
-        one.renew(clock, min(600.0, left))  # a device ends its lease with the setpoint
-        refreshes += 1
-    assert refreshes == 3  # at 0, 300 and 600 s; the last one outlasts the setpoint
+        refreshed.append(clock.wall * speed)
+        one.renew(clock, min(600.0, VALID_S - refreshed[-1]))  # it ends with the setpoint
+    assert refreshed == pytest.approx([0.0, 300.0, 600.0, 900.0])
+    assert one.retry_at == math.inf
+
+
+def test_a_lease_as_long_as_the_setpoint_is_looked_after_once() -> None:
+    """A device that lost its setpoint meanwhile gets it again at half time."""
+    clock = Clock(1.0)
+    one = held(clock)
+    clock.wall = 600.0
+    one.renew(clock, 600.0)
+    assert one.retry_at == 900.0
+    clock.wall = 900.0
+    one.renew(clock, 300.0)
     assert one.retry_at == math.inf
