@@ -259,6 +259,8 @@ class Application:
                 access_log=False,
                 ws="websockets-sansio",
                 ws_max_size=4096,
+                # Deflating would be done anew for every reader of the same message.
+                ws_per_message_deflate=False,
                 ssl_certfile=certificate,
                 ssl_keyfile=key,
                 timeout_graceful_shutdown=5,

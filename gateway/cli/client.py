@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import Connection
 
 from config.loading import load_settings
@@ -67,14 +65,18 @@ def add(config_file: Path, organisation: str, role: str, label: str, *, api_key:
 @_config
 def list_(config_file: Path) -> None:
     """Show every client; no secret is shown, none is kept."""
-    table = Table("client", "organisation", "role", "kind", "label", "made", "revoked")
-    for row in _in_database(config_file, list_clients):
-        revoked = "" if row.revoked is None else f"{row.revoked:%Y-%m-%d %H:%M}Z"
-        table.add_row(
-            row.id, row.organisation, row.role, row.kind, row.label,
-            f"{row.created:%Y-%m-%d %H:%M}Z", revoked,
-        )  # fmt: skip
-    Console().print(table)
+    rows = [("client", "organisation", "role", "kind", "made", "revoked", "label")]
+    rows += [
+        (
+            row.id, row.organisation, row.role, row.kind, f"{row.created:%Y-%m-%d %H:%M}Z",
+            "-" if row.revoked is None else f"{row.revoked:%Y-%m-%d %H:%M}Z", row.label,
+        )
+        for row in _in_database(config_file, list_clients)
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:  # not a table of the terminal's width: ids are copied from here
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
 
 
 @client.command()

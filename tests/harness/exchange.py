@@ -81,8 +81,8 @@ class Exchange:
                 {"id": "F-114", "name": "F-114", "level": "feeder", "parent": "US"}]  # fmt: skip
         assert self.call("operator", "PUT", "/v1/locations", json=tree).is_success
         self.ids = {
-            "need": need, "open_need": open_need, "to_clear": to_clear, "undisputed": undisputed,
-            "order": settled, "planned": planned,
+            "need": need, "open_need": open_need, "to_clear": to_clear,
+            "undisputed": undisputed, "order": settled, "planned": planned,
             "doomed": doomed, "bid": sealed, "dispute": dispute, "line": line,
             "contract": self.get("seller", "/v1/contracts")[0]["id"], "asset": "ast-bat-1",
             "device": "bat-1", "awarded_bid": bought[0],
