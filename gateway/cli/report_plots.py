@@ -217,7 +217,7 @@ def _spans(marks: Sequence[Mark], x: Scale, y: float, width: float) -> list[Mark
         long = len(mark.label) * _LETTER
         room = end + 6.0 + long < width - _RIGHT
         start, stop = (end + 6.0, end + 6.0 + long) if room else (begin - 6.0 - long, begin - 6.0)
-        if start > taken:
+        if start > max(taken, _LEFT):
             anchor, at = ("start", start) if room else ("end", stop)
             drawn.append(text(at, y + 17.0, mark.label, anchor=anchor))
             taken = max(stop, end)

@@ -128,7 +128,7 @@ def _basis(own: Delivery | None) -> str:
         return ""
     methods = sorted({str(one.get("baseline_method") or "") for one in own.windows} - {""})
     short = own.short_periods
-    said = f"{short} paid short" if short else "all paid in full"
+    said = f"{short or 'none'} below instruction"
     return ", ".join(
         [f"{len(own.windows)} periods", said, *(f"baseline {method}" for method in methods)]
     )
@@ -153,5 +153,5 @@ def _agrees(report: Json) -> str:
     booked = sum((Decimal(str(e["credit"])) - Decimal(str(e["debit"])) for e in payable), Decimal())
     due = _total(report.get("statement", ()))
     if booked == due:
-        return f"the ledger holds the same: {number(booked, 2)} payable"
-    return f"the ledger DIFFERS: {number(booked, 2)} payable"
+        return f"The ledger holds the same: {number(booked, 2)} payable"
+    return f"The ledger DIFFERS: {number(booked, 2)} payable"

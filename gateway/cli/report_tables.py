@@ -59,7 +59,8 @@ def awards(report: Json, bids: Sequence[Bid]) -> TableView:
     """Every bid of an auction, in merit order, with its reason."""
     columns = (
         Column("#", numeric=True), Column("Seller"), Column("Outcome"),
-        Column("kW", numeric=True), Column(price_unit(report), numeric=True), Column("Reason", wide=True),
+        Column("kW", numeric=True), Column(price_unit(report), numeric=True),
+        Column("Reason", wide=True),
     )  # fmt: skip
     rows = [
         (

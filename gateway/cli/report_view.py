@@ -159,7 +159,8 @@ def _orders(report: Json, days: Sequence[OrderDay]) -> list[OrderView]:
     called = [
         OrderView(
             title=_order_title(day), subtitle=_order_line(report, day),
-            plot=order_plot(report, day, width), strip=strip(day.bids), awards=report_tables.awards(report, day.bids),
+            plot=order_plot(report, day, width), strip=strip(day.bids),
+            awards=report_tables.awards(report, day.bids),
             deliveries=report_tables.deliveries(report, day),
             windows=report_tables.windows(report, day), stages=_stages(report, day.id),
         )
