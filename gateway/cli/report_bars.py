@@ -51,7 +51,7 @@ def merit_order(
     )  # fmt: skip
 
 
-def tone(index: int) -> str:
+def _tone(index: int) -> str:
     """The class of a seller's colour."""
     return f"s{index % TONES}"
 
@@ -89,7 +89,7 @@ def _block(
     start, end = place
     top, bottom = y(_price(bid)), y(0.0)
     said = f"{bid.rank}: {name}, {number(bid.kw)} kW at {number(bid.price, 2)} per MWh"
-    drawn = [box(start, top, end - start, bottom - top, f"block {tone(tone_index)}", title=said)]
+    drawn = [box(start, top, end - start, bottom - top, f"block {_tone(tone_index)}", title=said)]
     middle, room = (start + end) / 2, end - start
     if room >= _LETTER:
         drawn.append(text(middle, bottom - 7.0, str(bid.rank), "rank", "middle"))
@@ -126,5 +126,5 @@ def _kw_axis(x: Scale, total: float) -> list[Markup]:
         if x(total) - x(value) > _TOTAL
     ]
     drawn.append(text(x(total), _BOTTOM + 20.0, f"{number(total)} kW", "heading", "end"))
-    drawn.append(text(_LEFT, _BOTTOM + 42.0, "Power called, cheapest first, kW", "heading"))
+    drawn.append(text(_LEFT, _BOTTOM + 42.0, "Power, cheapest first, kW", "heading"))
     return drawn

@@ -70,7 +70,7 @@ def awards(report: Json, bids: Sequence[Bid]) -> TableView:
         )
         for bid in bids
     ]  # fmt: skip
-    return TableView("Merit order: who was called", columns, rows)
+    return TableView("Merit order", columns, rows)
 
 
 def deliveries(report: Json, order: OrderDay) -> TableView:

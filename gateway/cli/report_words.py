@@ -100,4 +100,5 @@ def currency(report: Json) -> str:
 def event_name(report: Json, order: Any) -> str:
     """An order as people call it: by its event, else by its id."""
     events = {str(one["id"]): one.get("event") for one in report.get("orders", ())}
-    return words(events.get(str(order)) or order or NONE)
+    event = events.get(str(order))
+    return words(event) if event else str(order or NONE)
