@@ -131,7 +131,7 @@ def flags(report: Json, found: Sequence[Finding]) -> TableView:
     """Faults and flags side by side."""
     columns = (
         Column("#", numeric=True), Column("Verdict"), Column("Kind"), Column("Device"),
-        Column("Injected"), Column("Flagged"), Column("After intervals", numeric=True),
+        Column("Injected"), Column("Flagged"), Column("Intervals", numeric=True),
         Column("Evidence", wide=True, on_terminal=False),
     )  # fmt: skip
     rows = [
