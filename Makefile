@@ -23,7 +23,7 @@ demo: venv ## one order through every stage: make demo ARGS="--seed 7"
 	$(BIN)/flexway demo $(ARGS)
 
 test: venv ## all tests; installs mosquitto, redis and strace by apt when missing
-	bash scripts/services.sh mosquitto redis-server strace
+	bash scripts/services.sh mosquitto redis-server postgresql chromium strace
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: venv ## ruff, mypy and the import contracts
@@ -33,7 +33,7 @@ lint: venv ## ruff, mypy and the import contracts
 	$(BIN)/lint-imports
 
 bench: venv ## benchmarks beside their references; writes build/bench.json
-	bash scripts/services.sh mosquitto
+	bash scripts/services.sh mosquitto redis-server postgresql
 	$(BIN)/python -m tests.bench $(ARGS)
 
 lock: ## lock the dependencies with hashes, without addresses (needs uv)

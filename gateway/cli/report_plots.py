@@ -1,315 +1,248 @@
-"""The report's plots, as SVG that stands inside the page."""
+"""The plot of an order: power at the meters, delivered flexibility, and what happened when."""
 
 from __future__ import annotations
 
-import io
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-import matplotlib as mpl
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from gateway.cli.report_tables import Json, contracts, local, plain
+from gateway.cli.report_day import MINUTE_S, Mark, OrderDay, Point
+from gateway.cli.report_svg import (
+    Scale,
+    Step,
+    box,
+    figure,
+    line,
+    span,
+    step_area,
+    step_line,
+    tag,
+    text,
+    tick_step,
+    ticks,
+    time_ticks,
+)  # fmt: skip
+from gateway.cli.report_words import Json, clock, local, number
 
-_T = TypeVar("_T")
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10.5,
-    "text.parse_math": False,
-    "axes.edgecolor": "#9aa5b1",
-    "axes.labelcolor": "#3e4c59",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11.5,
-    "axes.titlelocation": "left",
-    "xtick.color": "#52606d",
-    "ytick.color": "#52606d",
-    "axes.grid": True,
-    "grid.color": "#e4e7eb",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
-_MEASURED, _BASELINE, _TARGET, _GOOD, _BAD = "#0b4f8a", "#7b8794", "#d55e00", "#7cc4a4", "#f0a58f"
-_SELLERS = ("#0b7285", "#e0a100", "#7a5195", "#4f772d", "#b5446e", "#2f4b7c")
-"""Distinct for readers with any colour vision; the legend keeps their order."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One figure of the page."""
-
-    title: str
-    description: str
-    svg: Markup
+HEIGHT = 540.0
+_LEFT, _RIGHT = 98.0, 26.0
+_LANES = ("incidents", "revisions", "flags")
+_LANE_TOP, _LANE_HEIGHT = 30.0, 27.0
+_POWER = (146.0, 350.0)
+_FLEX = (386.0, 508.0)
+_MARK = 26.0
+"""Marks nearer than this, in user units, share one label."""
+_LETTER = 8.8
+"""About how wide a letter of a label is."""
 
 
 @dataclass(frozen=True)
-class _Trace:
-    """Minute means of one seller or of all, in kW."""
+class _Panel:
+    """A pair of axes."""
 
-    at: list[float]
-    """Starts of the minutes, in Unix minutes."""
-    measured: list[float]
-    baseline: list[float | None]
-    instructed: list[float | None]
+    x: Scale
+    y: Scale
 
-
-def plots(report: Json) -> list[Plot]:
-    """The whole order first, then one figure per contract."""
-    groups = contracts(report)
-    if not groups:
-        return []
-    traces = _traces(report)
-    figures = [_order_plot(report, groups, traces)]
-    figures += [
-        _contract_plot(report, seller, windows, traces.get(seller), index)
-        for index, (seller, windows) in enumerate(groups)
-    ]
-    return figures
+    def step(self, start: float, end: float, value: float, base: float = 0.0) -> Step:
+        """A value that held from one instant to another."""
+        return Step(self.x(start), self.x(end), self.y(value), self.y(base))
 
 
-def _order_plot(
-    report: Json, groups: Sequence[tuple[str, list[Json]]], traces: Mapping[str, _Trace]
-) -> Plot:
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": "order"}):
-        figure, left, right = _canvas(4.3)
-        everything = _summed([traces[s] for s, _ in groups if s in traces])
-        _draw_trace(left, report, everything)
-        left.set_title("All meters of the order")
-        _draw_stack(right, report, groups)
-        right.set_title("Delivered per settlement period")
-        svg = _svg(figure, "The whole order: power at the meters and delivered flexibility")
-    text = (
-        "Left: mean power of all meters each minute, against the sum of the contracts' baselines "
-        "and the power that the order asks for. Right: what each contract delivered in each "
-        "settlement period, stacked, and the line of what was instructed."
-    )
-    return Plot("The whole order", text, svg)
+def order_plot(report: Json, order: OrderDay, width: float = 770.0) -> Markup:
+    """Lanes of events above the power at the meters above the flexibility by period."""
+    x = Scale(*order.shown, _LEFT, width - _RIGHT)
+    levels = (v for p in order.points for v in (p.measured, p.baseline, p.target) if v is not None)
+    power = _Panel(x, Scale(*_free(levels), _POWER[1], _POWER[0]))
+    flexible = (v for p in order.periods for v in (p.asked, p.got))
+    flex = _Panel(x, Scale(*span(flexible), _FLEX[1], _FLEX[0]))
+    return figure(
+        width, HEIGHT, f"{number(order.kw)} kW {order.direction}: measured power against baseline "
+        "and instruction, delivered flexibility by settlement period, incidents, revisions, flags",
+        _legend(width), *_ground(order, x, width), *_hours(report, order, x),
+        *_axis(power, width), _heading("Power at the meters, kW; + injects", _POWER[0]),
+        *_power(power, order.points),
+        *_axis(flex, width), _heading("Flexibility in the direction asked, kW", _FLEX[0]),
+        *_flexibility(flex, order),
+        *_lanes(order, x, width),
+    )  # fmt: skip
 
 
-def _contract_plot(
-    report: Json, seller: str, windows: Sequence[Json], trace: _Trace | None, index: int
-) -> Plot:
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"contract-{index}"}):
-        figure, left, right = _canvas(3.1)
-        _draw_trace(left, report, trace)
-        left.set_title("At the meter")
-        _draw_bars(right, report, windows, _SELLERS[index % len(_SELLERS)])
-        right.set_title("Instructed and delivered")
-        svg = _svg(figure, f"{plain(seller)}: power at the meter and delivered flexibility")
-    methods = sorted({str(w.get("baseline_method") or "") for w in windows} - {""})
-    text = f"Baseline: {', '.join(methods)}." if methods else ""
-    return Plot(plain(seller), text, svg)
+def clusters(places: Iterable[float], apart: float) -> list[list[int]]:
+    """Indices of ascending places, grouped where one is nearer than `apart` to the group's first.
+
+    Every index is in exactly one group.
+    """
+    groups: list[list[int]] = []
+    first = -math.inf
+    for index, place in enumerate(places):
+        if groups and place - first < apart:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            first = place
+    return groups
 
 
-def _canvas(height: float) -> tuple[Figure, Axes, Axes]:
-    figure = Figure(figsize=(13.0, height), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.75, 1.0))
-    return figure, left, right
+def _free(levels: Iterable[float]) -> tuple[float, float]:
+    """A range of what is there: power at a meter need not begin at zero to be read."""
+    values = list(levels)
+    if not values:
+        return span(())
+    low, high = min(values), max(values)
+    room = (high - low) * 0.08 or 1.0
+    return low - room, high + room
 
 
-def _draw_trace(axes: Axes, report: Json, trace: _Trace | None) -> None:
-    axes.set_ylabel("kW, injection positive")
-    if trace is None or not trace.at:
-        axes.text(0.5, 0.5, "no readings", transform=axes.transAxes, ha="center", color=_BASELINE)
-        axes.set_xticks([])
-        return
-    sign = _sign(report)
-    known = [i for i, base in enumerate(trace.baseline) if base is not None]
-    at = [trace.at[i] for i in known]
-    base = [trace.baseline[i] or 0.0 for i in known]
-    measured = [trace.measured[i] for i in known]
-    target = [b + sign * (trace.instructed[i] or 0.0) for i, b in zip(known, base, strict=True)]
-    if at:
-        axes.axvspan(at[0], at[-1] + 1.0, color="#f1f5f9", zorder=0)
-    good = [sign * (m - b) >= 0 for m, b in zip(measured, base, strict=True)]
-    bad = [not one for one in good]
-    fill: dict[str, Any] = {"step": "post", "alpha": 0.6, "linewidth": 0}
-    axes.fill_between(
-        _closed(at),
-        _last(base),
-        _last(measured),
-        where=_last(good),
-        color=_GOOD,
-        label="delivered",
-        **fill,
-    )
-    if any(bad):
-        label = "moved the other way"
-        axes.fill_between(
-            _closed(at),
-            _last(base),
-            _last(measured),
-            where=_last(bad),
-            color=_BAD,
-            label=label,
-            **fill,
-        )
-    axes.step(
-        _closed(at),
-        _last(base),
-        where="post",
-        color=_BASELINE,
-        linestyle="--",
-        lw=1.8,
-        label="baseline",
-    )
-    axes.step(
-        _closed(at),
-        _last(target),
-        where="post",
-        color=_TARGET,
-        linestyle=":",
-        lw=2.2,
-        label="instructed",
-    )
-    axes.step(
-        _closed(trace.at),
-        _last(trace.measured),
-        where="post",
-        color=_MEASURED,
-        lw=1.9,
-        label="measured",
-    )
-    axes.axhline(0, color="#9aa5b1", lw=0.8)
-    _time_axis(axes, report)
-    axes.margins(x=0.01, y=0.12)
-    _legend(axes, 5)
+def _legend(width: float) -> Markup:
+    entries = (
+        ("measured", "measured", 92.0), ("baseline", "baseline", 88.0),
+        ("instructed", "instructed", 100.0), ("delivered", "delivered", 96.0),
+        ("rebound", "after the order", 140.0),
+    )  # fmt: skip
+    at = width - _RIGHT - sum(wide + 34.0 for _, _, wide in entries) + 20.0
+    drawn = []
+    for name, said, wide in entries:
+        if name in {"delivered", "rebound"}:
+            drawn.append(box(at, 4.0, 24.0, 13.0, name))
+        else:
+            drawn.append(line(at, 11.0, at + 24.0, 11.0, name))
+        drawn.append(text(at + 30.0, 16.0, said))
+        at += wide + 34.0
+    return tag("g", *drawn, class_="legend")
 
 
-def _closed(at: Sequence[float]) -> list[float]:
-    """Starts of minutes, and the end of the last one."""
-    return [*at, *(start + 1.0 for start in at[-1:])]
-
-
-def _last(values: Sequence[_T]) -> list[_T]:
-    """Values with the last one held to the end of its minute."""
-    return [*values, *values[-1:]]
-
-
-def _draw_stack(axes: Axes, report: Json, groups: Sequence[tuple[str, list[Json]]]) -> None:
-    width = _period(report)
-    above: dict[float, float] = defaultdict(float)
-    below: dict[float, float] = defaultdict(float)
-    asked: dict[float, float] = defaultdict(float)
-    handles = []
-    for index, (seller, windows) in enumerate(groups):
-        color = _SELLERS[index % len(_SELLERS)]
-        handles.append(Patch(color=color, label=plain(seller)))
-        for one in windows:
-            start, kw = _minutes(report, one["start"]), one["delivered_kw"] or 0.0
-            side = above if kw >= 0 else below
-            axes.bar(start, kw, width * 0.86, bottom=side[start], align="edge", color=color)
-            side[start] += kw
-            asked[start] += one["instructed_kw"]
-    line = _draw_asked(axes, asked, width)
-    axes.set_ylabel("kW in the direction asked")
-    _time_axis(axes, report)
-    _legend(axes, 2, [*handles, *line])
-
-
-def _draw_bars(axes: Axes, report: Json, windows: Sequence[Json], color: str) -> None:
-    width = _period(report)
-    asked = {_minutes(report, one["start"]): float(one["instructed_kw"]) for one in windows}
-    for one in windows:
-        start = _minutes(report, one["start"])
-        if one["baseline_kw"] is None:
-            axes.text(start + width / 2, 0, "no baseline", rotation=90, ha="center", va="bottom")
-            continue
-        axes.bar(start, one["delivered_kw"] or 0.0, width * 0.86, align="edge", color=color)
-    line = _draw_asked(axes, asked, width)
-    axes.set_ylabel("kW in the direction asked")
-    _time_axis(axes, report)
-    _legend(axes, 2, [Patch(color=color, label="delivered"), *line])
-
-
-def _draw_asked(axes: Axes, asked: Mapping[float, float], width: float) -> list[Any]:
-    drawn: list[Any] = []
-    for start, kw in asked.items():
-        drawn = axes.plot(
-            [start, start + width * 0.86], [kw, kw], color=_TARGET, lw=2.4, label="instructed"
-        )
-    axes.axhline(0, color="#9aa5b1", lw=0.8)
-    axes.margins(y=0.18)
+def _ground(order: OrderDay, x: Scale, width: float) -> list[Markup]:
+    """The order's interval, and the gateway's bad minutes, behind both panels."""
+    start, end = x(order.start), x(order.end)
+    drawn = [box(start, top, end - start, bottom - top, "order") for top, bottom in (_POWER, _FLEX)]
+    for mark in order.marks:
+        if mark.lane == "incidents":
+            begin, finish = _edges(mark, x, width)
+            drawn += [
+                box(begin, top, finish - begin, bottom - top, "outage", title=mark.title)
+                for top, bottom in (_POWER, _FLEX)
+            ]
     return drawn
 
 
-def _time_axis(axes: Axes, report: Json) -> None:
-    """Quarter hours of market-local time."""
-    axes.xaxis.set_major_locator(MultipleLocator(15.0))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda minutes, _: f"{local(report, minutes * 60.0):%H:%M}")
-    )
+def _edges(mark: Mark, x: Scale, width: float) -> tuple[float, float]:
+    begin = max(_LEFT, x(mark.at))
+    return begin, min(width - _RIGHT, max(begin + 3.0, x(mark.until or mark.at)))
 
 
-def _minutes(report: Json, at: str | float) -> float:
-    return local(report, at).timestamp() / 60.0
+def _axis(panel: _Panel, width: float) -> list[Markup]:
+    low, high = panel.y.low, panel.y.high
+    step = tick_step(low, high, 5)
+    digits = max(0, -math.floor(math.log10(step)))
+    drawn = []
+    for value in ticks(low, high, 5):
+        y = panel.y(value)
+        drawn.append(line(_LEFT, y, width - _RIGHT, y, "grid" if abs(value) > step / 2 else "zero"))
+        drawn.append(text(_LEFT - 8.0, y + 5.0, number(value, digits), anchor="end"))
+    return drawn
 
 
-def _legend(axes: Axes, columns: int, handles: list[Any] | None = None) -> None:
-    place: dict[str, Any] = {
-        "loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": columns, "fontsize": 9.5,
-    }  # fmt: skip
-    if handles is None:
-        axes.legend(**place)
-    else:
-        axes.legend(handles=handles, **place)
+def _heading(said: str, top: float) -> Markup:
+    return text(_LEFT, top - 10.0, said, "heading")
 
 
-def _traces(report: Json) -> dict[str, _Trace]:
-    found: dict[str, _Trace] = {}
-    points = [(_minutes(report, point["at"]), point) for point in report.get("trace", ())]
-    for at, point in sorted(points, key=lambda pair: pair[0]):
-        trace = found.setdefault(str(point["seller"]), _Trace([], [], [], []))
-        trace.at.append(at)
-        trace.measured.append(float(point["measured_kw"]))
-        trace.baseline.append(point["baseline_kw"])
-        trace.instructed.append(point["instructed_kw"])
-    return found
+def _power(panel: _Panel, points: Sequence[Point]) -> list[Markup]:
+    if not points:
+        middle = (panel.y.start + panel.y.end) / 2
+        return [text(_LEFT + 20.0, middle, "no readings", "soft")]
+    based = [p for p in points if p.baseline is not None]
+    drawn = []
+    if not based:
+        drawn.append(text(_LEFT + 20.0, panel.y.end + 24.0, "no baseline", "soft"))
+    drawn.append(step_area([
+        panel.step(p.at, p.at + MINUTE_S, p.measured, p.baseline or 0.0) for p in based
+    ], "moved"))  # fmt: skip
+    drawn.append(_steps(panel, [(p.at, p.baseline or 0.0) for p in based], "baseline"))
+    wanted = [(p.at, p.target) for p in points if p.target is not None]
+    drawn.append(_steps(panel, wanted, "instructed"))
+    drawn.append(_steps(panel, [(p.at, p.measured) for p in points], "measured"))
+    return drawn
 
 
-def _summed(traces: Sequence[_Trace]) -> _Trace | None:
-    """The sum over sellers, at the minutes that all of them have."""
-    if not traces:
-        return None
-    rows = [dict(zip(t.at, range(len(t.at)), strict=True)) for t in traces]
-    common = sorted(set(rows[0]).intersection(*rows[1:]))
-    total = _Trace([], [], [], [])
-    for at in common:
-        picked = [(trace, row[at]) for trace, row in zip(traces, rows, strict=True)]
-        bases = [trace.baseline[i] for trace, i in picked]
-        known = [base for base in bases if base is not None]
-        total.at.append(at)
-        total.measured.append(sum(trace.measured[i] for trace, i in picked))
-        total.baseline.append(sum(known) if len(known) == len(bases) else None)
-        total.instructed.append(sum(trace.instructed[i] or 0.0 for trace, i in picked))
-    return total
+def _steps(panel: _Panel, rows: Sequence[tuple[float, float]], class_: str) -> Markup:
+    return step_line([panel.step(at, at + MINUTE_S, value) for at, value in rows], class_)
 
 
-def _svg(figure: Figure, label: str) -> Markup:
-    """The figure as an element: no prolog, no metadata, with a name for screen readers."""
-    buffer = io.StringIO()
-    empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=empty)
-    text = buffer.getvalue()
-    body = text[text.index("<svg") + len("<svg") :]
-    head = Markup('<svg role="img" aria-label="{}"').format(label)
-    return head + Markup(body)  # noqa: S704 - matplotlib escapes its own text
+def _flexibility(panel: _Panel, order: OrderDay) -> list[Markup]:
+    drawn = []
+    zero = panel.y(0.0)
+    for one in order.periods:
+        start, end, y = panel.x(one.start), panel.x(one.end), panel.y(one.got)
+        kind = "rebound" if one.after else "delivered"
+        said = f"{kind} {number(one.got)} kW, instructed {number(one.asked)} kW"
+        drawn.append(box(start + 1.5, zero, end - start - 3.0, y - zero, kind, title=said))
+    asked = [panel.step(one.start, one.end, one.asked) for one in order.periods if not one.after]
+    drawn.append(step_line(asked, "instructed"))
+    if not order.periods:
+        drawn.append(text(_LEFT + 20.0, zero - 20.0, "nothing was verified", "soft"))
+    return drawn
 
 
-def _sign(report: Json) -> int:
-    directions = {order["direction"] for order in report.get("orders", ())}
-    return -1 if directions == {"DOWN"} else 1
+def _hours(report: Json, order: OrderDay, x: Scale) -> list[Markup]:
+    first, last = order.shown
+    ahead = local(report, first).utcoffset()
+    drawn = []
+    for at in time_ticks(first, last, 9, ahead.total_seconds() if ahead else 0.0):
+        drawn += [line(x(at), top, x(at), bottom, "grid") for top, bottom in (_POWER, _FLEX)]
+        drawn.append(line(x(at), _FLEX[1], x(at), _FLEX[1] + 5.0, "tick"))
+        drawn.append(text(x(at), _FLEX[1] + 23.0, clock(report, at), anchor="middle"))
+    return drawn
 
 
-def _period(report: Json) -> float:
-    """Length of a settlement period in minutes."""
-    return float(report.get("market", {}).get("grid_minutes", 60))
+def _lanes(order: OrderDay, x: Scale, width: float) -> list[Markup]:
+    drawn = []
+    for index, lane in enumerate(_LANES):
+        y = _LANE_TOP + index * _LANE_HEIGHT
+        marks = sorted((one for one in order.marks if one.lane == lane), key=lambda one: one.at)
+        drawn.append(box(_LEFT, y, width - _RIGHT - _LEFT, _LANE_HEIGHT - 4.0, "lane"))
+        drawn.append(text(_LEFT - 8.0, y + 17.0, lane, anchor="end"))
+        draw = _spans if lane == "incidents" else _badges
+        drawn += draw(marks, x, y, width)
+    return drawn
+
+
+def _spans(marks: Sequence[Mark], x: Scale, y: float, width: float) -> list[Markup]:
+    """Bars over their time, each with its name where there is room for it."""
+    drawn, taken = [], -math.inf
+    for mark in marks:
+        begin, end = _edges(mark, x, width)
+        drawn.append(box(begin, y, end - begin, _LANE_HEIGHT - 4.0, "incident", title=mark.title))
+        long = len(mark.label) * _LETTER
+        room = end + 6.0 + long < width - _RIGHT
+        start, stop = (end + 6.0, end + 6.0 + long) if room else (begin - 6.0 - long, begin - 6.0)
+        if start > max(taken, _LEFT):
+            anchor, at = ("start", start) if room else ("end", stop)
+            drawn.append(text(at, y + 17.0, mark.label, anchor=anchor))
+            taken = max(stop, end)
+    return drawn
+
+
+def _badges(marks: Sequence[Mark], x: Scale, y: float, width: float) -> list[Markup]:
+    """Numbers in time; those of the same few minutes share a badge."""
+    drawn = []
+    places = [x(mark.at) for mark in marks]
+    groups = clusters(places, _MARK)
+    limits = [places[group[0]] for group in groups[1:]] + [width - _RIGHT]
+    for group, after in zip(groups, limits, strict=True):
+        own = [marks[index] for index in group]
+        said = own[0].label if len(own) == 1 else f"{own[0].label}\N{EN DASH}{own[-1].label}"
+        wide = max(_LANE_HEIGHT - 4.0, len(said) * _LETTER + 10.0)
+        at = min(max(places[group[0]], _LEFT), width - _RIGHT - wide)
+        kind = own[0].lane + (" bad" if any(one.bad for one in own) else "")
+        corner = 3.0 if own[0].lane == "flags" else 11.0
+        shape = tag(
+            "rect", tag("title", "; ".join(one.title for one in own)), class_=kind,
+            x=at, y=y, width=wide, height=_LANE_HEIGHT - 4.0, rx=corner,
+        )  # fmt: skip
+        drawn += [shape, text(at + wide / 2, y + 17.0, said, "on", "middle")]
+        names = ", ".join(dict.fromkeys(one.name for one in own if one.name))
+        if names and at + wide + 6.0 + len(names) * _LETTER < after:
+            drawn.append(text(at + wide + 6.0, y + 17.0, names))
+    return drawn

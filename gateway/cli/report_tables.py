@@ -1,19 +1,34 @@
-"""The report's tables, and how numbers and times are written."""
+"""The report's tables, as finished text for page and terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import groupby
 from typing import Any
-from zoneinfo import ZoneInfo
 
-Json = Mapping[str, Any]
+from gateway.cli.report_bars import against
+from gateway.cli.report_day import Bid, Delivery, OrderDay, incidents, shortfalls
+from gateway.cli.report_faults import Finding
+from gateway.cli.report_svg import span
+from gateway.cli.report_words import (
+    NONE,
+    Json,
+    clock,
+    currency,
+    device_name,
+    event_name,
+    number,
+    price_unit,
+    seconds,
+    seller_name,
+    share,
+    signed,
+    words,
+)  # fmt: skip
+
 Rows = Sequence[Sequence[str]]
-NONE = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
 _SIDES = ("debit", "credit")
 
 
@@ -24,198 +39,220 @@ class Column:
     name: str
     numeric: bool = False
     on_terminal: bool = True
+    wide: bool = False
+    """Its text may take several lines."""
 
 
 @dataclass(frozen=True)
 class TableView:
-    """A table of finished text."""
+    """A table of finished text; a cell that is Markup is a figure."""
 
     title: str
     columns: Sequence[Column]
     rows: Rows
     note: str = ""
+    total: Sequence[str] = ()
+    """The last line, set apart; empty where there is none."""
 
 
-def local(report: Json, at: str | float | datetime) -> datetime:
-    """An instant (ISO text, Unix seconds or datetime) in the market's time zone."""
-    if isinstance(at, str):
-        at = datetime.fromisoformat(at)
-    elif not isinstance(at, datetime):
-        at = datetime.fromtimestamp(at, UTC)
-    return at.astimezone(ZoneInfo(report.get("market", {}).get("timezone", "UTC")))
-
-
-def number(value: Any, digits: int = 1) -> str:
-    """A number with a real minus sign; a dash for None."""
-    if value is None:
-        return NONE
-    text = f"{Decimal(str(value)):,.{digits}f}"
-    if not text.strip("-0.,"):
-        text = text.lstrip("-")
-    return text.replace("-", MINUS)
-
-
-def contracts(report: Json) -> list[tuple[str, list[Json]]]:
-    """Windows of each contract, with its seller, in order of time."""
-    windows = sorted(
-        report.get("windows", ()), key=lambda w: (str(w["contract"]), local(report, w["start"]))
-    )
-    grouped = groupby(windows, key=lambda w: (str(w["contract"]), str(w["seller"])))
-    return [(seller, list(rows)) for (_, seller), rows in grouped]
-
-
-def plain(name: str) -> str:
-    """An organisation's id as people say it."""
-    bare = str(name).removeprefix("org_")
-    return bare.replace("_", " ").title() if bare != name else bare
-
-
-def tables(report: Json) -> dict[str, TableView]:
-    """Every table of the page, by name."""
-    return {
-        "awards": _awards(report.get("awards", ())),
-        "devices": _devices(report.get("devices", ())),
-        "contracts": _contracts(report),
-        "windows": _windows(report),
-        "statement": _statement(report.get("statement", ())),
-        "ledger": _ledger(report.get("ledger", ())),
-        "flags": _flags(report),
-    }
-
-
-def _awards(awards: Iterable[Json]) -> TableView:
+def awards(report: Json, bids: Sequence[Bid]) -> TableView:
+    """Every bid of an auction, in merit order, with its reason."""
     columns = (
-        Column("Seller"), Column("Outcome"), Column("kW", numeric=True),
-        Column("Price per MWh", numeric=True), Column("Reason"),
+        Column("#", numeric=True), Column("Seller"), Column("Outcome"),
+        Column("kW", numeric=True), Column(price_unit(report), numeric=True),
+        Column("Reason", wide=True),
     )  # fmt: skip
     rows = [
         (
-            plain(one["seller"]), "accepted" if one["accepted"] else "rejected",
-            number(one["kw"]), number(one["price"], 2), str(one["reason"]),
+            NONE if bid.rank is None else str(bid.rank), seller_name(report, bid.seller),
+            "accepted" if bid.accepted else "rejected", number(bid.kw), number(bid.price, 2),
+            bid.reason.removeprefix("rejected: "),
         )
-        for one in awards
+        for bid in bids
     ]  # fmt: skip
-    return TableView("Awards: every bid and its reason", columns, rows)
+    return TableView("Merit order", columns, rows)
 
 
-def _devices(devices: Iterable[Json]) -> TableView:
+def deliveries(report: Json, order: OrderDay) -> TableView:
+    """Instructed and delivered energy of each contract of an order."""
     columns = (
-        Column("Device"), Column("Protocol"), Column("Seller", on_terminal=False),
-        Column("Reference", numeric=True), Column("Commanded", numeric=True),
-        Column("Acknowledged"), Column("Read back", numeric=True),
-        Column("Measured", numeric=True), Column("Lease s", numeric=True, on_terminal=False),
+        Column("#", numeric=True), Column("Seller"), Column("Instructed kWh", numeric=True),
+        Column("Delivered kWh", numeric=True), Column("Share", numeric=True),
+        Column("Against instruction", on_terminal=False),
+        Column("Periods short", numeric=True), Column("Coverage", numeric=True),
+    )  # fmt: skip
+    reach = span([value for one in order.deliveries for value in (one.asked_kwh, one.got_kwh)])
+    asked, got = (sum(values) for values in _energies(order.deliveries))
+    rows = [_delivery_row(report, one, reach) for one in order.deliveries]
+    total = ("", "All contracts", number(asked), number(got), share(got, asked), "", "", "")
+    return TableView("Delivery per contract", columns, rows, total=total if len(rows) > 1 else ())
+
+
+def _energies(rows: Sequence[Delivery]) -> tuple[list[float], list[float]]:
+    return [one.asked_kwh for one in rows], [one.got_kwh for one in rows]
+
+
+def _delivery_row(report: Json, one: Delivery, reach: tuple[float, float]) -> tuple[str, ...]:
+    bare = any(window["baseline_kw"] is None for window in one.windows)
+    got = number(one.got_kwh)
+    kind = "short" if one.got_kwh < one.asked_kwh else "delivered"
+    return (
+        str(one.rank or NONE), seller_name(report, one.seller), number(one.asked_kwh),
+        f"{got} (no baseline)" if bare else got, share(one.got_kwh, one.asked_kwh),
+        against(one.got_kwh, one.asked_kwh, reach, kind),
+        f"{one.short_periods} of {len(one.windows)}", share(one.coverage, 1.0),
+    )  # fmt: skip
+
+
+def windows(report: Json, order: OrderDay) -> TableView:
+    """Every settlement period of every contract, with what its baseline stands on."""
+    columns = (
+        Column("#", numeric=True), Column("Seller"), Column("From"),
+        Column("Instructed kW", numeric=True), Column("Baseline kW", numeric=True),
+        Column("Measured kW", numeric=True), Column("Delivered kW", numeric=True),
+        Column("Coverage", numeric=True), Column("Baseline and note", wide=True),
     )  # fmt: skip
     rows = [
         (
-            str(one["device"]).removeprefix("dev_"), str(one["protocol"]), plain(one["seller"]),
-            number(one["reference_kw"], 2), number(one["setpoint_kw"], 2),
-            str(one["acknowledged"]), number(one["read_back_kw"], 2),
-            number(one["measured_kw"], 2), number(one["lease_s"], 0),
+            str(own.rank or NONE), seller_name(report, own.seller), clock(report, one["start"]),
+            number(one["instructed_kw"], 2),
+            "no baseline" if one["baseline_kw"] is None else number(one["baseline_kw"], 2),
+            number(one["measured_kw"], 2), number(one["delivered_kw"], 2),
+            share(one["coverage"] or 0.0, 1.0),
+            ": ".join(s for s in (str(one.get("baseline_method") or ""), str(one["note"])) if s),
         )
-        for one in devices
+        for own in order.deliveries
+        for one in (*own.windows, *own.rebound)
     ]  # fmt: skip
-    note = (
-        "In kW, injection into the grid positive. Commanded, acknowledged and measured are three "
-        "facts: what was asked, what the device says it was told, what its meter saw on average."
+    return TableView("Settlement periods, and the hour after", columns, rows)
+
+
+def flags(report: Json, found: Sequence[Finding]) -> TableView:
+    """Faults and flags side by side."""
+    columns = (
+        Column("#", numeric=True), Column("Verdict"), Column("Kind"), Column("Device"),
+        Column("Injected"), Column("Flagged"), Column("Intervals", numeric=True),
+        Column("Evidence", wide=True, on_terminal=False),
+    )  # fmt: skip
+    rows = [
+        (
+            str(one.number), one.verdict, words(one.kind), device_name(one.device),
+            clock(report, one.injected) + (f" to {clock(report, one.until)}" if one.until else ""),
+            clock(report, one.flagged), one.after, one.evidence,
+        )
+        for one in found
+    ]  # fmt: skip
+    return TableView("Flags against injected faults", columns, rows)
+
+
+def happenings(report: Json) -> TableView:
+    """The closed loop: what went wrong above the devices and what was planned anew."""
+    columns = (
+        Column("At"),
+        Column("What"),
+        Column("Order"),
+        Column("Why", wide=True),
     )
-    return TableView("Setpoints: three facts per device", columns, rows, note)
+    rows = [(one.at, clock(report, one.at), one.name, NONE, one.title) for one in incidents(report)]
+    rows += [
+        (seconds(one["at"]), clock(report, one["at"]),
+         f"revision {number(one['revision'], 0)}", words(one["event"]), str(one["reason"]))
+        for one in shortfalls(report)
+    ]  # fmt: skip
+    return TableView(
+        "Closed loop: revisions and incidents", columns,
+        [row[1:] for row in sorted(rows, key=lambda row: row[0])],
+    )  # fmt: skip
 
 
-def _contracts(report: Json) -> TableView:
-    period = hours(report)
+def rebound(report: Json, orders: Sequence[OrderDay]) -> TableView:
+    """What came back in the time that was watched after each order."""
     columns = (
-        Column("Seller"), Column("Windows", numeric=True),
-        Column("Instructed kWh", numeric=True), Column("Delivered kWh", numeric=True),
-        Column("Share", numeric=True), Column("Coverage", numeric=True),
+        Column("Order"), Column("Seller"), Column("Delivered kWh", numeric=True),
+        Column("After kWh", numeric=True), Column("Share", numeric=True),
+        Column("Strongest kW", numeric=True),
     )  # fmt: skip
     rows = []
-    for seller, windows in contracts(report):
-        asked = sum(w["instructed_kw"] for w in windows) * period
-        got = sum(w["delivered_kw"] or 0.0 for w in windows) * period
-        least = min(w["coverage"] for w in windows)
-        share = f"{got / asked:.0%}" if asked else NONE
-        rows.append(
-            (plain(seller), str(len(windows)), number(asked, 2), number(got, 2),
-             share.replace("-", MINUS), f"{least:.0%}")
-        )  # fmt: skip
-    return TableView("Delivery by contract", columns, rows)
-
-
-def _windows(report: Json) -> TableView:
-    columns = (
-        Column("Seller"), Column("Period"), Column("Instructed", numeric=True),
-        Column("Baseline", numeric=True), Column("Measured", numeric=True),
-        Column("Delivered", numeric=True), Column("Coverage", numeric=True), Column("Note"),
-    )  # fmt: skip
-    length = timedelta(hours=hours(report))
-    rows = []
-    for seller, windows in contracts(report):
-        for one in windows:
-            start = local(report, one["start"])
+    for order in orders:
+        sellers: dict[str, list[Delivery]] = defaultdict(list)
+        for one in order.deliveries:
+            if one.rebound:
+                sellers[one.seller].append(one)
+        for seller, own in sellers.items():
+            got, back = sum(o.got_kwh for o in own), sum(o.rebound_kwh for o in own)
             rows.append(
-                (
-                    plain(seller), f"{start:%H:%M} to {start + length:%H:%M}",
-                    number(one["instructed_kw"], 2), number(one["baseline_kw"], 2),
-                    number(one["measured_kw"], 2), number(one["delivered_kw"], 2),
-                    f"{one['coverage']:.0%}", _note(one),
-                )
+                (words(order.event) or order.id, seller_name(report, seller), number(got),
+                 signed(back), share(back, got), signed(_strongest(own)))
             )  # fmt: skip
-    note = (
-        "Mean kW over the settlement period. Delivered is measured against baseline, in the "
-        "direction asked."
-    )
-    return TableView("Settlement windows", columns, rows, note)
+    note = "In the order's direction: minus is energy that was taken back, plus went on."
+    return TableView("Rebound after each order", columns, rows, note)
 
 
-def _note(window: Json) -> str:
-    said = (str(window.get("baseline_method") or ""), str(window.get("note") or ""))
-    return " · ".join(part for part in said if part)
+def _strongest(rows: Sequence[Delivery]) -> float:
+    periods: dict[str, float] = defaultdict(float)
+    for one in rows:
+        for window in one.rebound:
+            periods[str(window["start"])] += window["delivered_kw"] or 0.0
+    return max(periods.values(), key=abs)
 
 
-def _statement(lines: Iterable[Json]) -> TableView:
+def truth(report: Json) -> TableView:
+    """Settled energy against what was really delivered."""
     columns = (
-        Column("Seller"), Column("Line"), Column("Quantity", numeric=True),
-        Column("Price", numeric=True), Column("Amount", numeric=True),
-        Column("How it came about", on_terminal=False),
+        Column("Order"), Column("Seller"), Column("Settled kWh", numeric=True),
+        Column("True kWh", numeric=True), Column("Difference kWh", numeric=True),
+        Column("Error", numeric=True), Column("Settled against true", on_terminal=False),
     )  # fmt: skip
+    said = report.get("truth") or {}
+    own = said.get("orders", ())
+    reach = span([value for one in own for value in (one["settled_kwh"], one["delivered_kwh"])])
     rows = [
         (
-            plain(one["seller"]), str(one["line"]), f"{one['quantity']} {one['unit']}",
-            f"{one['price']} per {one['unit']}", f"{one['amount']} {one['currency']}",
-            str(one["explains"]),
+            event_name(report, one["order"]), seller_name(report, one["seller"]), *_error(one),
+            against(one["settled_kwh"], one["delivered_kwh"], reach, "settled"),
         )
-        for one in lines
+        for one in own
     ]  # fmt: skip
-    return TableView("Statement", columns, rows)
+    total = ("Day", "All sellers", *_error(said), "") if rows else ()
+    return TableView("Settlement error against the truth", columns, rows, total=total)
 
 
-def _ledger(entries: Sequence[Json]) -> TableView:
+def _error(one: Json) -> tuple[str, str, str, str]:
+    settled, delivered = one.get("settled_kwh"), one.get("delivered_kwh")
+    off = None if settled is None or delivered is None else settled - delivered
+    pct = one.get("error_pct")
+    said = NONE if pct is None else f"{signed(pct, 0)} %"
+    return number(settled), number(delivered), signed(off), said
+
+
+def refused_rows(report: Json) -> TableView:
+    """Rows of the meter history that were not taken, each with the rule it broke."""
+    columns = (
+        Column("Seller"), Column("Line", numeric=True), Column("Field"), Column("Value", wide=True),
+        Column("Rule", wide=True),
+    )  # fmt: skip
+    imported = report.get("imported", {})
+    rows = [
+        (
+            seller_name(report, one.get("seller", NONE)), str(one["line"]), str(one["field"]),
+            str(one["error"]), str(one["rule"]),
+        )
+        for one in imported.get("errors", ())
+    ]  # fmt: skip
+    taken, refused = (number(imported.get(key), 0) for key in ("accepted", "rejected"))
+    note = f"{taken} rows taken, {refused} refused."
+    return TableView("Meter history: refused rows", columns, rows, note)
+
+
+def ledger(report: Json) -> TableView:
+    """Balances of the orders' postings."""
+    entries = report.get("ledger", ())
     columns = (Column("Account"), Column("Debit", numeric=True), Column("Credit", numeric=True))
-    rows: list[tuple[str, ...]] = [
-        (str(one["account"]), _entry(one["debit"]), _entry(one["credit"])) for one in entries
-    ]
-    if entries:
-        totals = [sum((Decimal(str(e[side])) for e in entries), Decimal()) for side in _SIDES]
-        rows.append(("Total", *(number(total, 2) for total in totals)))
-    return TableView("Ledger: balances of the order's postings", columns, rows)
+    rows = [(str(one["account"]), *(_entry(one[side]) for side in _SIDES)) for one in entries]
+    sums = [sum((Decimal(str(one[side])) for one in entries), Decimal()) for side in _SIDES]
+    total = ("Total", *(number(each, 2) for each in sums)) if rows else ()
+    return TableView(f"Ledger, {currency(report)}".removesuffix(", "), columns, rows, total=total)
 
 
 def _entry(amount: Any) -> str:
     return "" if not Decimal(str(amount)) else number(amount, 2)
-
-
-def _flags(report: Json) -> TableView:
-    columns = (Column("Device"), Column("Kind"), Column("At"), Column("After", numeric=True))
-    rows = [
-        (
-            str(one["device"]), str(one["kind"]), f"{local(report, one['at']):%H:%M:%S}",
-            f"{one.get('after_intervals', NONE)} intervals",
-        )
-        for one in report.get("flags", ())
-    ]  # fmt: skip
-    return TableView("Flags", columns, rows)
-
-
-def hours(report: Json) -> float:
-    """Length of a settlement period in hours."""
-    return float(report.get("market", {}).get("grid_minutes", 60)) / 60.0

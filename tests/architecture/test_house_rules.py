@@ -15,7 +15,7 @@ PACKAGES = ("marketplace_core", "adapters", "gateway", "config", "firmware_sim")
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 # What still breaks the rule; a test asks for its removal once it is mended.
-STILL_LONG = {("gateway/cli/report_plots.py", "_draw_trace")}
+STILL_LONG: set[tuple[str, str]] = set()
 MIGRATIONS = "gateway/store/migrations/versions/"
 """A migration is one list of tables: splitting it would hide what it does."""
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}

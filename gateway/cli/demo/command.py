@@ -23,7 +23,8 @@ from gateway.cli.demo.settings import gateway_settings, make_tokens, nowhere, wr
 from gateway.cli.demo.sockets import SocketWorld
 from gateway.cli.demo.virtual import VirtualWorld
 from gateway.cli.demo.world import Json, World
-from gateway.cli.report import print_report, write_report
+from gateway.cli.report import write_report
+from gateway.cli.report_terminal import print_report
 from marketplace_core.errors import FlexwayError
 
 _SPOILED: Final = 1
@@ -81,7 +82,7 @@ def demo(
         shutil.rmtree(folder, ignore_errors=True)
     write_report(report, report_dir)
     print_report(report, console)
-    console.print(f"report: {report_dir / 'report.html'} and {report_dir / 'report.json'}")
+    console.print(f"report: {report_dir / 'report.html'}; data: report.json, statement.csv")
     sys.exit(0 if all(report["checks"].values()) else 1)
 
 

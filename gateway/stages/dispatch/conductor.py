@@ -9,7 +9,7 @@ blindly; what was refused stays refused.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -147,12 +147,7 @@ class Conductor:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         for held in [held for held in self._held.values() if held.over(now)]:
             self._start(tasks, [held], self._end)
-        due = [held for held in self._held.values() if held.due(now) and not self._waits(held)]
-        if due:
-            older = [old for held in due for old in self._older(held)]
-            for old in older:
-                del self._held[old.setpoint.id]
-            self._start(tasks, due, partial(self._driver.send, superseded=older))
+        self._send_due(tasks, now)
         for held in self._held.values():
             if held.busy or held.retry_at > monotonic:
                 continue
@@ -161,19 +156,34 @@ class Conductor:
             elif held.state in _RETRIED:
                 self._start(tasks, [held], self._driver.resolve)
 
-    def _older(self, held: Held) -> list[Held]:
-        """Setpoints of earlier revisions that one stands in for."""
-        new = held.setpoint
-        return [
-            other for other in self._held.values()
-            if other.setpoint.device_id == new.device_id
-            and other.setpoint.order_id == new.order_id
-            and other.setpoint.revision < new.revision
-        ]  # fmt: skip
+    def _send_due(self, tasks: asyncio.TaskGroup, now: datetime) -> None:
+        """Send what is due, each in place of the earlier revisions for its device.
 
-    def _waits(self, held: Held) -> bool:
-        """Whether something is still being asked for what it stands in for."""
-        return any(old.busy for old in self._older(held))
+        A revision that is overtaken before it was sent is never sent.
+        """
+        due = [held for held in self._held.values() if held.due(now)]
+        older = self._older(due)
+        due = [held for held in due if not any(old.busy for old in older[held.setpoint.id])]
+        overtaken = {old.setpoint.id: old for one in due for old in older[one.setpoint.id]}
+        newest = [held for held in due if held.setpoint.id not in overtaken]
+        if newest:
+            for setpoint_id in overtaken:
+                del self._held[setpoint_id]
+            superseded = list(overtaken.values())
+            self._start(tasks, newest, partial(self._driver.send, superseded=superseded))
+
+    def _older(self, group: Iterable[Held]) -> dict[str, list[Held]]:
+        """Setpoints of earlier revisions that each of a group stands in for, by its id."""
+        held_by: dict[tuple[str, str], list[Held]] = defaultdict(list)
+        for held in self._held.values():
+            held_by[held.setpoint.device_id, held.setpoint.order_id].append(held)
+        return {
+            one.setpoint.id: [
+                old for old in held_by[one.setpoint.device_id, one.setpoint.order_id]
+                if old.setpoint.revision < one.setpoint.revision
+            ]
+            for one in group
+        }  # fmt: skip
 
     def _start(
         self,
