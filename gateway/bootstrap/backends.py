@@ -7,18 +7,13 @@ import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from redis.asyncio import Redis
 from sqlalchemy import Engine
 
 from config.settings import BusSettings, Settings, StoreSettings
-from gateway.bus.client import open_redis
 from gateway.bus.local import LocalBus
-from gateway.bus.redis_streams import RedisBus
-from gateway.bus.redis_subscription import StreamLimits
 from gateway.live import Live, LiveState
-from gateway.live_redis import RedisLiveState
 from gateway.observability.metrics import Metrics
 from gateway.store.engine import open_engine
 from gateway.store.readings import Readings
@@ -27,6 +22,9 @@ from gateway.store.readings_sqlite import SqliteReadings
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.errors import ConfigError
 from marketplace_core.ports import Bus, Clock
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 _KEY_BYTES: Final = 32
 
@@ -59,6 +57,10 @@ def open_bus(bus: BusSettings, metrics: Metrics) -> Bus:
     """The bus between the stages."""
     if bus.kind == "local":
         return LocalBus(limit=bus.queue)
+    # Imported when it is chosen: an edge box starts without Redis' client.
+    from gateway.bus.redis_streams import RedisBus  # noqa: PLC0415
+    from gateway.bus.redis_subscription import StreamLimits  # noqa: PLC0415
+
     return RedisBus(
         _redis(bus),
         prefix=bus.prefix,
@@ -82,6 +84,8 @@ def open_live(
     bus = settings.bus
     if bus.live_state == "memory":
         return LiveState(profiles, clock)
+    from gateway.live_redis import RedisLiveState  # noqa: PLC0415
+
     return RedisLiveState(
         profiles, clock, _redis(bus), prefix=bus.prefix, origin=secrets.token_hex(8),
         timeout_s=bus.timeout_s, show=lambda away: metrics.show_server("live_state", away=away),
@@ -89,6 +93,8 @@ def open_live(
 
 
 def _redis(bus: BusSettings) -> Redis:
+    from gateway.bus.client import open_redis  # noqa: PLC0415
+
     password = _secret("bus.password_file", bus.password_file) or os.environ.get("REDISCLI_AUTH")
     return open_redis(bus.url, password=password, timeout_s=bus.timeout_s)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from config.settings import Settings
@@ -79,17 +79,10 @@ def build(
     intake = Intake(clock=basis.clock, grid=basis.grid, new_id=basis.new_id)
     tracker = _tracker(basis, intake, live, flags, profiles)
 
-    def stored(readings: Sequence[Reading]) -> None:
-        observe.stored(readings)
-        tracker.stored(readings)
-        streams.stored(readings)
-
     quarantine: asyncio.Queue[Quarantined] = asyncio.Queue(_QUARANTINE_QUEUE)
-    metrics = basis.metrics
-    ingest = Ingest(
-        basis.readings, live=live, clock=basis.clock, metrics=basis.metrics,
-        spawn=lambda message: _keep(quarantine, message, metrics), stored=stored, flags=flags,
-    )  # fmt: skip
+    ingest = _ingest(
+        basis, live, flags, quarantine, (observe.stored, tracker.stored, streams.stored)
+    )
     conductor = _conductor(basis, adapters, profiles, around.idle_s)
     key = load_or_create_key(settings.store.signing_key)
     roots = RootLog(settings.store.roots, key)
@@ -103,26 +96,57 @@ def build(
         emergency=make_emergency(basis, adapters, conductor, intake),
         **api_parts(basis, key, inline=around.inline),
     )  # fmt: skip
-    dispatch = Dispatch(
-        profiles=profiles, new_id=basis.new_id, planned=conductor.planned,
-        stopped=conductor.stopped,
-    )  # fmt: skip
-    stages: list[Stage] = [
-        Award(), Plan(live), dispatch, observe,
-        Verify(basis.readings, basis.grid, _rebound(settings)), Settle(basis.new_id),
-        Notify(wall=basis.wall, waiting=hooks.relay.wake),
-    ]  # fmt: skip
+    notify = Notify(wall=basis.wall, waiting=hooks.relay.wake)
+    stages = _stages(
+        basis, live, profiles=profiles, conductor=conductor, observe=observe, notify=notify
+    )
     return Application(
         engine=basis.engine, writer=basis.writer, readings=basis.readings, bus=basis.bus,
         live=live, ingest=ingest, quarantine=quarantine, adapters=adapters,
         carriers=[_carrier(basis, stage, live) for stage in stages],
         conductor=conductor, observe=observe, flags=flags, tracker=tracker, roots=roots,
-        root_every_s=settings.store.root_every_s, clock=basis.clock, metrics=metrics, health=health,
-        api=create_application(services), tls=_tls(settings),
+        root_every_s=settings.store.root_every_s, clock=basis.clock, metrics=basis.metrics,
+        health=health, api=create_application(services), tls=_tls(settings),
         listener=None if around.inline else _listener(settings),
         reads=services.reads, prepare=lambda: prepare(basis),
         restore=lambda rows: restore_adapters(adapters, rows), background=[hooks.relay.run],
     )  # fmt: skip
+
+
+def _ingest(
+    basis: Basis,
+    live: Live,
+    flags: Flags,
+    quarantine: asyncio.Queue[Quarantined],
+    listeners: Sequence[Callable[[Sequence[Reading]], None]],
+) -> Ingest:
+    def stored(readings: Sequence[Reading]) -> None:
+        for listener in listeners:
+            listener(readings)
+
+    return Ingest(
+        basis.readings, live=live, clock=basis.clock, metrics=basis.metrics,
+        spawn=lambda message: _keep(quarantine, message, basis.metrics), stored=stored,
+        flags=flags,
+    )  # fmt: skip
+
+
+def _stages(
+    basis: Basis,
+    live: Live,
+    *,
+    profiles: Mapping[str, DeviceProfile],
+    conductor: Conductor,
+    observe: Observe,
+    notify: Notify,
+) -> list[Stage]:
+    """The street, in the order in which a contract passes it."""
+    dispatch = Dispatch(
+        profiles=profiles, new_id=basis.new_id, planned=conductor.planned,
+        stopped=conductor.stopped,
+    )  # fmt: skip
+    verify = Verify(basis.readings, basis.grid, _rebound(basis.settings))
+    return [Award(), Plan(live), dispatch, observe, verify, Settle(basis.new_id), notify]
 
 
 def _tracker(

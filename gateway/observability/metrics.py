@@ -34,7 +34,7 @@ WRITERS: Final = ("market", "readings")
 _LATENCY: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-_SEEDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+_PREFILLED: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "orders": {
         "state": ("submitted", "rejected", "awarded", "planned", "infeasible", "settled"),
     },
@@ -65,7 +65,7 @@ class Metrics:
         self._make_device_gauges()
         self._make_dispatch_gauges()
         self._make_service_gauges()
-        self._seed()
+        self._prefill()
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -182,11 +182,11 @@ class Metrics:
         if away:
             self.server_failures.labels(server=server).inc()
 
-    def _seed(self) -> None:
+    def _prefill(self) -> None:
         for server in SERVERS:
             self.show_server(server, away=False)
             self.server_failures.labels(server=server)
-        for name, labels in _SEEDS.items():
+        for name, labels in _PREFILLED.items():
             for label, values in labels.items():
                 for value in values:
                     getattr(self, name).labels(**{label: value})

@@ -73,7 +73,7 @@ def test_a_bad_name_is_caught(name: str, kind: str, complaint: str) -> None:
         ("flexway_setpoints_open", "state",
          {"planned", "issued", "applied", "refused", "unreachable", "unconfirmed"}),
         ("flexway_dead_letters", "stage",
-         {"award", "plan", "dispatch", "observe", "verify", "settle"}),
+         {"award", "plan", "dispatch", "observe", "verify", "settle", "notify"}),
         ("flexway_devices_never_reported", "protocol", set(PROTOCOLS)),
         ("flexway_reading_age_seconds_max", "protocol", set(PROTOCOLS)),
         ("flexway_dispatch_compliance_ratio", "protocol", set(PROTOCOLS)),
