@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -30,6 +30,8 @@ _UNITS_KWH = {"kWh": Decimal(1), "MWh": Decimal(1000)}
 Json = Mapping[str, Any]
 Powers = Mapping[tuple[str, int], float]
 """Mean kW of a device in a minute, by device and Unix minute."""
+_LEAST_KWH: Final = 0.05
+"""Below it no share is said of what was delivered."""
 
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,7 +250,10 @@ def _flag(flag: Json) -> Happened:
 
 
 def _error_pct(settled: float, delivered: float) -> float | None:
-    return None if delivered == 0 else 100.0 * (settled - delivered) / abs(delivered)
+    """A share of next to nothing says nothing."""
+    if abs(delivered) < _LEAST_KWH:
+        return None
+    return 100.0 * (settled - delivered) / abs(delivered)
 
 
 def _minute(at: datetime) -> int:

@@ -129,7 +129,7 @@ class WebhookLink:
     async def _post_batch(self, client: httpx.AsyncClient) -> bool:
         batch = [self._waiting[index] for index in range(min(_BATCH, len(self._waiting)))]
         try:
-            answer = await client.post(self._url, json={"readings": batch})
+            answer = await client.post(self._url, json=batch)
         except httpx.HTTPError as error:
             self._record(self._fleet.id, "device", post=repr(error), readings=len(batch))
             return False

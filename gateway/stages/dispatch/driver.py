@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -57,9 +58,12 @@ class Driver:
     async def refresh(self, group: list[Held]) -> None:
         """Renew the lease of setpoints in force; what fails is journalled once it lapsed."""
         for held in group:
+            lapsed = self._clock.monotonic() >= held.lease_ends
             outcome = (await self._ask([held]))[0]
             self._metrics.lease_refreshes.labels(outcome=state_of(outcome).value).inc()
             if isinstance(outcome, Applied):
+                if lapsed:  # it fell back meanwhile: what it does is judged from here on
+                    await self._journal.outcomes([held.setpoint], [outcome])
                 held.renew(self._clock, _lease(held, outcome))
             elif self._clock.monotonic() >= held.lease_ends:
                 await self._record([held], [outcome])
@@ -133,6 +137,8 @@ class Driver:
             lease_remaining_s=answer.lease_remaining_s,
         )
         await self._record([held], [outcome])
+        if held.retry_at < math.inf:
+            held.retry_at = self._clock.monotonic()  # nobody renewed its lease meanwhile
 
     async def _record(self, group: list[Held], outcomes: Sequence[SetpointOutcome]) -> None:
         changed = [

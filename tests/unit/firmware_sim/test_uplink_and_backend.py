@@ -153,7 +153,7 @@ class Api:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                 fields = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
                 body = await reader.readexactly(int(fields["content-length"]))
-                rows = json.loads(body)["readings"]
+                rows = json.loads(body)
                 self.requests.append((head[0], fields["authorization"], rows))
                 code = self.answers.pop(0) if self.answers else 202
                 if code // 100 == 2:
