@@ -56,6 +56,12 @@ class Running:
             raise RuntimeError(msg)
         return self._submitted
 
+    def resumed(self, now: datetime) -> None:
+        """Judge devices anew: after a restart a setpoint is in force once it was read back."""
+        self.tracked.clear()
+        if self._planned_at is not None:
+            self._planned_at = max(self._planned_at, now)
+
     def due(self, now: datetime, rest: timedelta, interval: timedelta) -> bool:
         """Whether it is worth a look: it runs, its last plan had time, and enough is left."""
         if self._submitted is None or self._planned_at is None:
@@ -69,6 +75,8 @@ class Running:
         match fact:
             case SetpointsIssued():
                 self._setpoints |= {each.id: each for each in fact.setpoints}
+                for each in fact.setpoints:  # the setpoint before it may be gone by now
+                    self.tracked.pop(each.device_id, None)
             case SetpointsApplied():
                 for outcome in fact.outcomes:
                     self._applied(outcome)

@@ -76,6 +76,8 @@ class Tracker:
             rows = orders_in(connection, RUNNING)
             ids = [row.order.id for row in rows if row.order.interval.end > self._clock.now()]
             self.heard(read_streams(connection, ids) if ids else [])
+        for order in self._running.values():
+            order.resumed(self._clock.now())
 
     def heard(self, records: Iterable[Record]) -> None:
         """Hear of committed facts, in order."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from firmware_sim.links.base import Addresses, Moments, Readings, noted
 from firmware_sim.records import Recorder
@@ -15,6 +16,11 @@ from firmware_sim.servers.mqtt_buffer import MALFORMED, row_of
 from firmware_sim.world import Fault
 from marketplace_core.ports import TimeMap
 from marketplace_core.verification.flags import FlagKind
+
+_RESEND_S: Final = 300.0
+"""Market seconds without a confirmation after which a charger sends again what it keeps."""
+_LEAST_RESEND_S: Final = 1.5
+"""The same on the wall: the gateway needs some time to commit."""
 
 
 class MqttLink:
@@ -33,9 +39,13 @@ class MqttLink:
         self._broker = broker
         self._map = time_map
         boot = int(time.time())
+        resend_s = max(_RESEND_S / time_map.speed, _LEAST_RESEND_S)
         self._devices = {
-            one.id: MqttDevice(one.id, one.seller, boot=boot, log=noted(record)) for one in chargers
-        }
+            one.id: MqttDevice(
+                one.id, one.seller, boot=boot, log=noted(record), resend_s=resend_s
+            )
+            for one in chargers
+        }  # fmt: skip
         self._troubles = [
             _Trouble(fault, self._devices[fault.device])
             for fault in faults

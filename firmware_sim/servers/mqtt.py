@@ -12,7 +12,7 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiomqtt
@@ -56,6 +56,7 @@ class MqttDevice:
         self._monotonic = monotonic
         self._resend_s = resend_s
         self._buffer = ReadingBuffer(boot, kept)
+        self._quiet_since: float | None = None
         self._fresh = asyncio.Event()
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
@@ -165,7 +166,7 @@ class MqttDevice:
             # A broker may hand out what was never subscribed to: amqtt 0.12 sends a new
             # session every retained message that anybody subscribes to.
             if message.topic.value == self._topic("stored"):
-                self._buffer.forget(msgpack.unpackb(payload))
+                self._forget(msgpack.unpackb(payload))
             elif message.topic.value == self._topic("command"):
                 self._arrived.put_nowait((self._monotonic(), payload))
 
@@ -179,12 +180,11 @@ class MqttDevice:
 
     async def _publish(self, client: aiomqtt.Client) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._resend_s if len(self._buffer) else None):
                     await self._fresh.wait()
-            except TimeoutError:
-                self._buffer.rewind()
             self._fresh.clear()
+            self._rewind_when_quiet()
             while self._outbox:
                 where, payload = self._outbox.popleft()
                 await client.publish(where, payload, qos=1)
@@ -192,6 +192,24 @@ class MqttDevice:
             for payload in self._buffer.messages():
                 await client.publish(self._topic("telemetry"), payload, qos=1)
                 _end_if_cancelled()
+
+    def _forget(self, stored: Mapping[str, int]) -> None:
+        kept = len(self._buffer)
+        self._buffer.forget(stored)
+        if len(self._buffer) < kept:
+            self._quiet_since = None
+
+    def _rewind_when_quiet(self) -> None:
+        """Send what is kept again where nothing of it was confirmed for long.
+
+        New readings go out meanwhile: one that got lost holds up every confirmation after it.
+        """
+        now = self._monotonic()
+        if self._buffer.oldest_sent is None or self._quiet_since is None:
+            self._quiet_since = now
+        elif now - self._quiet_since >= self._resend_s:
+            self._buffer.rewind()
+            self._quiet_since = now
 
     def _topic(self, kind: Kind) -> str:
         return topic(self.organisation, self.device_id, kind)

@@ -39,7 +39,7 @@ _SPOILED_LINE: Final = 1234
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0),
               help="Seed of the simulated day.")  # fmt: skip
 @click.option(
-    "--speed", default=240.0, show_default=True, help="Market seconds per second of the wall."
+    "--speed", default=180.0, show_default=True, help="Market seconds per second of the wall."
 )
 @click.option(
     "--report", "report_dir", default=Path("report"), show_default=True,
