@@ -61,6 +61,18 @@ def test_a_route_reads_through_a_viewer_or_says_why_not(path: Path) -> None:
     assert bare - PUBLIC.keys() - GUARDED.keys() == set()
 
 
+@pytest.mark.parametrize("path", sorted(API.glob("routes_*.py")), ids=lambda path: path.stem)
+def test_a_route_is_a_coroutine(path: Path) -> None:
+    """In virtual time there are no threads for the framework to run it in."""
+    handlers = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any("router." in ast.unparse(each) for each in node.decorator_list)
+    ]  # fmt: skip
+    assert handlers
+    assert [node.name for node in handlers if isinstance(node, ast.FunctionDef)] == []
+
+
 def test_every_exception_is_still_in_use() -> None:
     imported = {name for path in API.glob("*.py") for _, name in reads_of(path)}
     assert (PUBLIC.keys() | GUARDED.keys()) - imported == set()
