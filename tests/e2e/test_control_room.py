@@ -98,7 +98,7 @@ def messages(room: Street, order_id: str) -> Iterator[dict[str, Any]]:
                 break
     assert totals["devices"] == len(DEVICES)
     assert 1 <= totals["driven"] <= len(DEVICES)
-    assert totals["registered_up_kw"] == 10.0
+    assert totals["registered_up_kw"] == 5.0 * len(DEVICES)
 
 
 def check_aggregator(room: Street, order_id: str) -> None:
