@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -55,9 +55,14 @@ class EmergencyLane(Protocol):
         """What is in force, on its way or planned."""
 
     async def stop(
-        self, emergency_id: str, meanings: Mapping[str, StopMeaning], *, since: float
+        self,
+        emergency_id: str,
+        setpoint_ids: Collection[str],
+        meanings: Mapping[str, StopMeaning],
+        *,
+        since: float,
     ) -> list[StopOutcome]:
-        """Stop devices, all at once; `since` is when the clock of their latency began."""
+        """End setpoints at their devices; `since` is when the clock of their latency began."""
 
 
 class Emergency:
@@ -79,22 +84,25 @@ class Emergency:
         self._new_id = new_id
         self._halt = halt
 
+    def open_setpoints(self) -> list[Setpoint]:
+        """What is in force, on its way or planned; to be asked on the event loop."""
+        return self._lane.open_setpoints()
+
     def concerned(
-        self, connection: Connection, viewer: Viewer, scope: Scope
+        self, connection: Connection, viewer: Viewer, scope: Scope, setpoints: Sequence[Setpoint]
     ) -> tuple[list[Setpoint], list[Order]]:
-        """Setpoints and running orders of a scope that are the viewer's to stop.
+        """Of open setpoints and running orders those in scope that are the viewer's to stop.
 
         A seller can stop its devices, never an order: what it then does not deliver it owes.
         """
-        setpoints = self._lane.open_setpoints()
         running = {o.id: o for o in running_orders(connection, self._clock.now())}
         owners = owners_of(connection, {each.device_id for each in setpoints})
         chosen = [
             each for each in setpoints
             if _meant(scope, viewer, running.get(each.order_id), owners.get(each.device_id, ""))
         ]  # fmt: skip
-        devices = {each.device_id for each in chosen}
-        left = {each.order_id for each in setpoints if each.device_id not in devices}
+        ids = {each.id for each in chosen}
+        left = {each.order_id for each in setpoints if each.id not in ids}
         served = {each.order_id for each in chosen}
         orders = [
             order for order in running.values()
@@ -133,7 +141,7 @@ class Emergency:
         )  # fmt: skip
         ids = [each.id for each in setpoints]
         async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(self._lane.stop(emergency_id, asked, since=since))
+            telling = tasks.create_task(self._lane.stop(emergency_id, ids, asked, since=since))
             writing = tasks.create_task(self._written(lambda tx: self._record(tx, fact, ids)))
         failure = writing.result()
         if failure is not None:

@@ -24,7 +24,11 @@ def instant(text: str) -> datetime:
     if value.tzinfo is None:
         msg = f"{text!r} has no UTC offset: write it as 2017-07-20T17:00:00Z"
         raise ValueError(msg)
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        msg = f"{text!r} is out of reach"
+        raise ValueError(msg) from error
 
 
 class Interval(msgspec.Struct, frozen=True, order=True):

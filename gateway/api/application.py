@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from fastapi import FastAPI, HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,11 +30,36 @@ _ROUTERS = (
     routes_market, routes_control, routes_orders, routes_stream, routes_readings,
     routes_statements, routes_flags, routes_webhooks,
 )  # fmt: skip
+_PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "What is wrong, where, which rule, what to do (RFC 9457)",
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                        "field": {"type": "string"},
+                        "rule": {"type": "string"},
+                        "remedy": {"type": "string"},
+                        "errors": {"type": "array", "items": {"type": "object"}},
+                    },
+                }
+            }
+        },
+    }
+}
 
 
 def create_application(services: Services) -> FastAPI:
     """Wire the routers; interactive pages are off (they would ask a foreign host for scripts)."""
-    app = FastAPI(title="Flexway", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Flexway", version="1", docs_url=None, redoc_url=None, responses={**_PROBLEM}
+    )
     app.state.services = services
     install_problems(app)
     for module in _ROUTERS:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from marketplace_core.errors import NotFoundError, RejectedError, RequestError, StoreError
 
 _UNAUTHORIZED = 401
+_log = structlog.get_logger(__name__)
 
 
 def problem(
@@ -50,6 +52,18 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(DataError)
+    async def data_error(_: Request, error: DataError) -> JSONResponse:
+        kind = type(error.orig).__name__
+        return problem(422, "A value cannot be stored", rule="text without NUL", detail=kind)
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        # What it was stands in the log of the server, without what was sent.
+        kind = type(error).__name__
+        _log.error("request_failed", method=request.method, path=request.url.path, error=kind)
+        return problem(500, "The service failed at this request", remedy="tell the operator")
 
     @app.exception_handler(StoreError)
     async def store_error(_: Request, error: StoreError) -> JSONResponse:

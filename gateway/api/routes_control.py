@@ -68,8 +68,12 @@ async def emergency_stop(
     since = services.clock.monotonic()
     caller.require("buyer", "seller", "operator")
     replay, scope = await replay_of(request, caller), body.scope.scope()
+    standing = services.emergency.open_setpoints()
     kept, (setpoints, orders) = await services.read(
-        lambda c: (replay.kept(c), services.emergency.concerned(c, caller.viewer, scope))
+        lambda c: (
+            replay.kept(c),
+            services.emergency.concerned(c, caller.viewer, scope, standing),
+        )
     )
     if kept is not None:
         return Response(kept, media_type="application/json")

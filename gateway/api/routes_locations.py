@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -78,29 +78,27 @@ async def read_location(location_id: str, services: Using, caller: Caller) -> Re
     Totals are for buyers and operators.
     """
     totals = caller.role in {"buyer", "operator"}
-    found, standing = await services.read(
-        lambda c: _look(c, caller.viewer, location_id, services.clock.now(), totals=totals)
-    )
     return json_response(
-        {**found, "totals": None if standing is None else _totals(services, *standing)}
+        await services.read(lambda c: _look(c, services, caller.viewer, location_id, totals=totals))
     )
 
 
 def _look(
-    connection: Connection, viewer: Viewer, location_id: str, now: datetime, *, totals: bool
-) -> tuple[dict[str, object], tuple[list[Asset], list[SetpointRow]] | None]:
+    connection: Connection, services: Services, viewer: Viewer, location_id: str, *, totals: bool
+) -> dict[str, object]:
     places = {each.id: each for each in _places(connection, viewer)}
     feeders = feeders_below(places.values(), location_id)
     everybody = assets_on(connection, _EVERYBODY, feeders) if totals else []
     if location_id not in places and not everybody:
         raise NotFoundError("location", location_id)
-    found = {
+    standing = in_force(connection, services.clock.now()) if totals else []
+    return {
         "location": places.get(location_id, _loose(location_id)),
         "path": _path(places, location_id),
         "children": [each for each in places.values() if each.parent == location_id],
         "assets": [each.id for each in assets_on(connection, viewer, feeders)],
+        "totals": _totals(services, everybody, standing) if totals else None,
     }
-    return found, (everybody, in_force(connection, now)) if totals else None
 
 
 def _places(connection: Connection, viewer: Viewer) -> list[Location]:
@@ -133,7 +131,8 @@ def _totals(
         device: reading.power_kw
         for device in devices if (reading := services.live.newest(device)) is not None
     }  # fmt: skip
-    here = [row for row in setpoints if row.setpoint.device_id in set(devices)]
+    known = set(devices)
+    here = [row for row in setpoints if row.setpoint.device_id in known]
     commanded = {row.setpoint.device_id: row.setpoint.power_kw for row in here}
     acknowledged = [row.setpoint.power_kw for row in here if row.state is SetpointState.APPLIED]
     return Totals(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime
 from sqlalchemy import Connection
 
 from gateway.api.auth import Caller
 from gateway.api.idempotency import once
+from gateway.api.instants import Instant
 from gateway.api.paging import Paging, page_response
 from gateway.api.routes_statements import Format, lines_csv
 from gateway.api.schemas import OrderBody
@@ -36,8 +36,8 @@ router = APIRouter(prefix="/v1", tags=["orders"])
 def _order_filter(
     state: OrderState | None = None,
     need_id: Annotated[str | None, Query(max_length=64)] = None,
-    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    since: Annotated[Instant | None, Query(alias="from")] = None,
+    until: Annotated[Instant | None, Query(alias="to")] = None,
 ) -> OrderFilter:
     return OrderFilter(state=state, need_id=need_id, since=since, until=until)
 

@@ -8,9 +8,10 @@ from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
-from pydantic import AwareDatetime, ValidationError
+from pydantic import ValidationError
 
 from gateway.api.auth import Caller
+from gateway.api.instants import Instant
 from gateway.api.problems import faults_of
 from gateway.api.schemas import ReadingBody
 from gateway.api.services import Services, Using, json_response
@@ -57,7 +58,7 @@ async def import_readings(request: Request, services: Using, caller: Caller) -> 
 
 @router.get("/{series}")
 async def read_series(
-    series: str, start: AwareDatetime, end: AwareDatetime, services: Using, caller: Caller
+    series: str, start: Instant, end: Instant, services: Using, caller: Caller
 ) -> Response:
     """Readings of one of the caller's own meters or devices: `[start, seconds, power_kw]` rows."""
     caller.require_reader("seller", "operator")

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime
 from sqlalchemy import Connection
 
 from gateway.api.auth import Caller
 from gateway.api.idempotency import once
+from gateway.api.instants import Instant
 from gateway.api.paging import Paging, page_response, with_next
 from gateway.api.schemas import DisputeBody, ResolutionBody
 from gateway.api.services import Using, csv_response, json_response
@@ -33,8 +33,8 @@ _COLUMNS = (
 
 
 def _period(
-    since: Annotated[AwareDatetime, Query(alias="from")],
-    until: Annotated[AwareDatetime, Query(alias="to")],
+    since: Annotated[Instant, Query(alias="from")],
+    until: Annotated[Instant, Query(alias="to")],
 ) -> Interval:
     if until <= since:
         raise RequestError("the period is empty", field="to", rule="`to` is after `from`")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gateway.api.instants import Instant
 from gateway.emergency import Scope
 from marketplace_core.commands import PlaceBid, PublishNeed, SubmitOrder
 from marketplace_core.dispatch.stop import StopMeaning
@@ -17,7 +17,6 @@ from marketplace_core.registry.location import Level, Location
 from marketplace_core.units import Direction, Kw
 from marketplace_core.verification.reading import Reading
 
-_Utc = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.:-]+$")]
 _Power = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 _Text = Annotated[str, Field(max_length=2_000)]
@@ -33,8 +32,8 @@ class Body(BaseModel):
 class SpanBody(Body):
     """A half-open span of time; instants carry an offset."""
 
-    start: _Utc
-    end: _Utc
+    start: Instant
+    end: Instant
 
     @model_validator(mode="after")
     def _ends_after_start(self) -> SpanBody:
@@ -44,7 +43,7 @@ class SpanBody(Body):
 
     def interval(self) -> Interval:
         """As a core interval."""
-        return Interval(_utc(self.start), _utc(self.end))
+        return Interval(self.start, self.end)
 
 
 class AssetBody(Body):
@@ -205,7 +204,7 @@ class ReadingBody(Body):
     """One reading of a meter: mean power over a span."""
 
     series: _Name
-    start: _Utc
+    start: Instant
     seconds: float = Field(ge=1.0, le=86_400.0)
     power_kw: float = Field(ge=-1e6, le=1e6)
 
@@ -229,7 +228,3 @@ class ResolutionBody(Body):
     accept: bool
     """Whether the line is wrong."""
     reason: Annotated[str, Field(min_length=1, max_length=2_000)]
-
-
-def _utc(at: datetime) -> datetime:
-    return at.astimezone(UTC)

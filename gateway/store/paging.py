@@ -11,6 +11,8 @@ from sqlalchemy import Column, Connection, Row, Select, literal, tuple_
 from marketplace_core.errors import RequestError
 
 T = TypeVar("T")
+_MOST = 2**63 - 1
+"""Greatest number that a column holds."""
 Key = tuple[str | int, ...]
 
 
@@ -62,7 +64,8 @@ def slice_of(items: Sequence[T], keys: Sequence[str], page: Page) -> Slice[T]:
 
 
 def _checked(after: Key, types: Sequence[type]) -> Key:
-    if len(after) != len(types) or not all(map(isinstance, after, types)):
+    fits = len(after) == len(types) and all(map(isinstance, after, types))
+    if not fits or any(isinstance(key, int) and abs(key) > _MOST for key in after):
         raise RequestError(
             "the cursor belongs to another list", field="cursor",
             rule="a cursor goes on in the list that gave it out", remedy="start without a cursor",

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from marketplace_core.csv_rows import read_rows
 from marketplace_core.errors import RecordError, RejectedError
 from marketplace_core.registry.asset import Asset, MeasurementPoint
 from marketplace_core.registry.rules import validate_assets
@@ -34,21 +35,15 @@ def parse_assets(
     Raises:
         RecordError: the header is wrong, so no row can be read.
     """
-    rows = csv.reader(lines)
-    header = tuple(next(rows, ()))
-    if header != COLUMNS:
-        raise RecordError(
-            f"the header is {','.join(header)!r}", line=1, field="header",
-            rule=f"columns are {','.join(COLUMNS)}", remedy="name the columns so, in this order",
-        )  # fmt: skip
     ids: set[str] = set()
     devices: dict[str, str] = {}
-    for row in rows:
-        if not row:
+    for row in read_rows(lines, COLUMNS):
+        if isinstance(row, RecordError):
+            yield row
             continue
-        line = rows.line_num
+        line, values = row
         try:
-            asset = _asset(row, line, organisation)
+            asset = _asset(values, line, organisation)
             _first(asset, ids, devices, line)
         except RecordError as error:
             yield error
@@ -70,10 +65,6 @@ def write_assets(assets: Iterable[Asset]) -> str:
 
 
 def _asset(row: list[str], line: int, organisation: str) -> Asset:
-    if len(row) != len(COLUMNS):
-        raise RecordError(
-            f"{len(row)} values", line=line, field="row", rule=f"a row has {len(COLUMNS)} values"
-        )
     cells = dict(zip(COLUMNS, (cell.strip() for cell in row), strict=True))
     for field in ("id", "feeder", "technology", "meter"):
         _name(cells[field], line, field)

@@ -6,12 +6,12 @@ positive (a home that draws 2.3 kW reads -2.3).
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+from marketplace_core.csv_rows import read_rows
 from marketplace_core.errors import RecordError
 from marketplace_core.intervals import instant
 from marketplace_core.units import Kw
@@ -20,6 +20,7 @@ from marketplace_core.verification.reading import Reading
 COLUMNS: Final = ("series", "start_utc", "seconds", "power_kw")
 _LONGEST_S: Final = 86_400.0
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _MOST_KW: Final = 1e6
 """A thousand megawatts: more at one meter is a unit mistake."""
 
@@ -32,27 +33,18 @@ def parse_readings(
     Raises:
         RecordError: the header is wrong, so no row can be read.
     """
-    rows = csv.reader(lines)
-    header = tuple(next(rows, ()))
-    if header != COLUMNS:
-        raise RecordError(
-            f"the header is {','.join(header)!r}", line=1, field="header",
-            rule=f"columns are {','.join(COLUMNS)}", remedy="name the columns so, in this order",
-        )  # fmt: skip
-    for row in rows:
-        if not row:
+    for row in read_rows(lines, COLUMNS):
+        if isinstance(row, RecordError):
+            yield row
             continue
+        line, values = row
         try:
-            yield _reading(row, rows.line_num, allowed)
+            yield _reading(values, line, allowed)
         except RecordError as error:
             yield error
 
 
 def _reading(row: list[str], line: int, allowed: Collection[str]) -> Reading:
-    if len(row) != len(COLUMNS):
-        raise RecordError(
-            f"{len(row)} values", line=line, field="row", rule=f"a row has {len(COLUMNS)} values"
-        )
     series, start, seconds, power = row
     if series not in allowed:
         raise RecordError(
@@ -75,8 +67,9 @@ def _start(text: str, line: int) -> datetime:
             str(error), line=line, field="start_utc", rule="ISO 8601 with an offset",
             remedy="write it as 2017-07-20T17:00:00Z",
         ) from error  # fmt: skip
-    if start < _EARLIEST:
-        raise RecordError(f"{text}", line=line, field="start_utc", rule="not before 2000")
+    if not _EARLIEST <= start < _LATEST:
+        rule = f"not before {_EARLIEST.year} and before {_LATEST.year}"
+        raise RecordError(f"{text}", line=line, field="start_utc", rule=rule)
     return start
 
 

@@ -202,8 +202,9 @@ def routes(market: Exchange, tmp_path_factory: pytest.TempPathFactory) -> set[st
     """Every route of the service, from its OpenAPI document and its web sockets."""
     folder = tmp_path_factory.mktemp("document")
     settings = load_settings(market.here.lab.settings_file)
+    readings = type(settings.store.readings)(folder / "readings.db")
     store = settings.store.model_copy(
-        update={"database": f"sqlite:///{folder}/market.db", "readings": folder / "readings.db"}
+        update={"database": f"sqlite:///{folder}/market.db", "readings": readings}
     )
     application = build(settings.model_copy(update={"store": store}))
     try:

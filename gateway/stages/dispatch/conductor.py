@@ -70,12 +70,12 @@ class Conductor:
         """Let every setpoint of an order end at `at`."""
         self._shorten((h for h in self._held.values() if h.setpoint.order_id == order_id), at)
 
-    def seize(self, devices: Collection[str], at: datetime) -> list[Held]:
-        """Give devices up to whoever stops them: nothing is issued or refreshed any more.
+    def seize(self, setpoint_ids: Collection[str], at: datetime) -> list[Held]:
+        """Give setpoints up to whoever stops them: none is issued or refreshed any more.
 
         What is being asked of a device just now stays `busy` until it is answered.
         """
-        seized = [h for h in self._held.values() if h.setpoint.device_id in devices]
+        seized = [held for held in self._held.values() if held.setpoint.id in setpoint_ids]
         self._shorten(seized, at)
         for held in seized:
             del self._held[held.setpoint.id]

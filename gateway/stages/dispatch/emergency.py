@@ -8,7 +8,7 @@ then told again. What cannot be stopped in time goes back to the conductor, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -17,7 +17,7 @@ import structlog
 from gateway.observability.metrics import Metrics
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.dispatch.held import Held
-from gateway.store.setpoints import state_of
+from gateway.store.setpoints import SetpointState, state_of
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Applied, Setpoint, SetpointOutcome, Unconfirmed
 from marketplace_core.dispatch.stop import StopMeaning, StopOutcome, stop_power
@@ -58,13 +58,19 @@ class EmergencyLane:
         return self._conductor.open_setpoints()
 
     async def stop(
-        self, emergency_id: str, meanings: Mapping[str, StopMeaning], *, since: float
+        self,
+        emergency_id: str,
+        setpoint_ids: Collection[str],
+        meanings: Mapping[str, StopMeaning],
+        *,
+        since: float,
     ) -> list[StopOutcome]:
-        """Stop devices, all at once; one outcome for each, in the order of their ids.
+        """End setpoints at their devices, all at once; one outcome per device, by id.
 
-        `since` is the monotonic instant from which latency counts.
+        `meanings` says for each device what stop means; `since` is the monotonic instant from
+        which latency counts.
         """
-        seized = self._conductor.seize(meanings, self._clock.now())
+        seized = self._conductor.seize(setpoint_ids, self._clock.now())
         by_device: dict[str, list[Held]] = {}
         for held in seized:
             by_device.setdefault(held.setpoint.device_id, []).append(held)
@@ -86,7 +92,13 @@ class EmergencyLane:
         profile = group[0].profile
         if profile.lease not in _HOLDS_ITSELF or stop_power(profile, meaning) is None:
             meaning = StopMeaning.RELEASE
-        outcome = await self._until_done(emergency_id, group, meaning)
+        if meaning is StopMeaning.RELEASE and all(_never_sent(held) for held in group):
+            # There is nothing to let go of, and the device may be serving somebody else now.
+            outcome: SetpointOutcome = Applied(
+                setpoint_id="", device_id=profile.device_id, at=self._clock.now()
+            )
+        else:
+            outcome = await self._until_done(emergency_id, group, meaning)
         latency = self._clock.monotonic() - since
         self._metrics.emergency.observe(latency)
         return StopOutcome(
@@ -153,6 +165,10 @@ class EmergencyLane:
     def _unconfirmed(self, device_id: str, reason: str) -> Unconfirmed:
         now = self._clock.now()
         return Unconfirmed(setpoint_id="", device_id=device_id, at=now, reason=reason)
+
+
+def _never_sent(held: Held) -> bool:
+    return held.state is SetpointState.PLANNED and not held.busy
 
 
 async def _release(adapter: DeviceAdapter, group: Iterable[Held]) -> SetpointOutcome:

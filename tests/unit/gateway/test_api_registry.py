@@ -53,7 +53,9 @@ async def test_a_bad_row_is_named_and_the_rest_goes_in(http: httpx.AsyncClient) 
 
 async def test_a_dry_run_registers_nothing_and_finds_the_same(http: httpx.AsyncClient) -> None:
     await http.put(
-        "/v1/assets", json=[{**ASSET, "id": "ast-7", "devices": ["d-2a"]}], headers=by("org_t")
+        "/v1/assets",
+        json=[{**ASSET, "id": "ast-7", "devices": ["d-2a"], "meter": "m-7"}],
+        headers=by("org_t"),
     )
     rows = (GOOD.format(1), GOOD.format(2), "x")
     dry = await send(http, *rows, query="?dry_run=true")

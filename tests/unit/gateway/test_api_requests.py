@@ -76,6 +76,10 @@ async def test_a_foreign_order_and_a_missing_one_look_the_same(http: httpx.Async
         "/v1/readings/m-1?start=2030-01-02T00:00:00Z&end=2030-01-01T00:00:00Z",
         "/v1/readings/m-1?start=2030-01-01T00:00:00Z&end=2031-01-01T00:00:00Z",
         "/v1/statements?from=2030-01-02T00:00:00Z&to=2030-01-01T00:00:00Z",
+        "/v1/readings/m-1?start=0001-01-01T00:00:00%2B14:00&end=0001-01-02T00:00:00Z",
+        "/v1/readings/m-1?start=9999-12-30T00:00:00Z&end=9999-12-31T23:59:59Z",
+        "/v1/orders?to=9999-12-31T23:59:59-14:00",
+        "/v1/journal?cursor=Wzk5OTk5OTk5OTk5OTk5OTk5OTk5LDEsMV0",
         "/v1/assets?limit=0",
         "/v1/assets?limit=201",
         "/v1/assets?cursor=%%%",
@@ -155,3 +159,37 @@ async def test_facts_and_the_journal_come_in_pages(http: httpx.AsyncClient) -> N
     ]  # fmt: skip
     nothing, _ = await every_page(http, "/v1/journal", "org_t")
     assert nothing == []
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"start": "0001-01-01T00:00:00+14:00", "end": "2030-01-01T00:00:00Z"},
+        {"start": "2030-01-01T00:00:00Z", "end": "9999-12-31T23:59:59-14:00"},
+        {"start": "2030-01-01T00:00:00Z", "end": "9999-12-31T23:59:59Z"},
+    ],
+)
+async def test_an_instant_nobody_can_reckon_with_is_refused(
+    http: httpx.AsyncClient, window: dict[str, str]
+) -> None:
+    answer = await http.post("/v1/needs", json={**NEED, "window": window}, headers=by("org_b"))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"].startswith("body.window.")
+
+
+async def test_a_row_that_is_no_csv_is_reported_with_its_line(http: httpx.AsyncClient) -> None:
+    await http.put("/v1/assets", json=[ASSET], headers=by("org_s"))
+    good = "m-1,2030-01-01T00:00:00Z,60,1"
+    rows = ["series,start_utc,seconds,power_kw", good, "m-1,0001-01-01T00:00:00+14:00,60,1",
+            "m-1,9999-12-31T23:59:59Z,60,1", '"' + "x" * 140_000]  # fmt: skip
+    answer = await http.post("/v1/readings/import", content="\n".join(rows), headers=by("org_s"))
+    found = answer.json()
+    assert (answer.status_code, found["accepted"]) == (200, 1)
+    assert [(each["line"], each["field"]) for each in found["errors"]] == [
+        (3, "start_utc"), (4, "start_utc"), (5, "row"),
+    ]  # fmt: skip
+    header = "id,feeder,technology,devices,meter,measurement_point,up_kw,down_kw"
+    assets = await http.post(
+        "/v1/assets/import", content=f'{header}\n"{"x" * 140_000}', headers=by("org_s")
+    )
+    assert assets.json()["errors"][0]["line"] == 2

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from gateway.observability.metrics import Metrics
@@ -83,10 +84,10 @@ class World:
         return SetpointRow(setpoint=setpoint, state=SetpointState.APPLIED, outcome=None)
 
     async def stop(self, meaning: StopMeaning = StopMeaning.RELEASE) -> dict[str, str]:
-        names = [each.device_id for each in self.lane.open_setpoints()]
-        outcomes = await self.lane.stop(
-            "emg_1", dict.fromkeys(names, meaning), since=CLOCK.monotonic()
-        )
+        standing = self.lane.open_setpoints()
+        meanings = dict.fromkeys((each.device_id for each in standing), meaning)
+        ids = [each.id for each in standing]
+        outcomes = await self.lane.stop("emg_1", ids, meanings, since=CLOCK.monotonic())
         assert all(each.latency_s >= 0 for each in outcomes)
         return {each.device_id: each.outcome for each in outcomes}
 
@@ -148,3 +149,15 @@ async def test_a_value_is_held_only_where_it_ends_by_itself(
     world = World("a", lease=lease)
     assert await world.stop(meaning) == {"a": "applied"}
     assert world.devices.told == [("a", told)]
+
+
+async def test_a_setpoint_that_was_never_sent_is_withdrawn_without_a_word_to_its_device() -> None:
+    world = World("a")
+    [running] = world.lane.open_setpoints()
+    later = msgspec.structs.replace(running, id="spt_later", order_id="ord_2")
+    world.conductor.planned([later])
+    meanings = {"a": StopMeaning.RELEASE}
+    [outcome] = await world.lane.stop("emg_1", ["spt_later"], meanings, since=CLOCK.monotonic())
+    assert (outcome.device_id, outcome.outcome) == ("a", "applied")
+    assert world.devices.told == []
+    assert [each.id for each in world.lane.open_setpoints()] == [running.id]
