@@ -112,7 +112,11 @@ class WebhookAdapter:
 
     async def release(self, device_id: str, *, order_id: str, revision: int) -> SetpointOutcome:
         """Withdraw an order from an aggregate; past every queue. Raises StoreError."""
-        device, now = self._device(device_id), self._clock.now()
+        now = self._clock.now()
+        if device_id not in self._devices:
+            reason = "no such device is bound here"
+            return Refused(setpoint_id="", device_id=device_id, at=now, reason=reason)
+        device = self._device(device_id)
         told = self._book.of_order(device_id, order_id, now)
         if not told:
             return Applied(setpoint_id="", device_id=device_id, at=now)

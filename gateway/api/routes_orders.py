@@ -52,10 +52,7 @@ async def submit_order(
 
     def work(transaction: Transaction) -> Order:
         services.confirmations.check(caller.organisation, command, body.confirm)
-        made = services.intake.submit(transaction, caller.organisation, command)
-        submitted = services.metrics.orders.labels(state="submitted")
-        transaction.after_commit.append(submitted.inc)
-        return made
+        return services.intake.submit(transaction, caller.organisation, command)
 
     return await once(request, services, caller, work, status=202)
 

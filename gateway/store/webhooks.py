@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from gateway.store.engine import from_us, to_us
 from gateway.store.tables import metadata
-from marketplace_core.errors import RejectedError
+from marketplace_core.errors import NotFoundError, RejectedError
 
 MOST_ENDPOINTS: Final = 10
 """Endpoints of one organisation."""
@@ -135,7 +135,7 @@ def webhook_by_id(connection: Connection, organisation: str, webhook_id: str) ->
     )
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise RejectedError(f"there is no webhook {webhook_id}", field="webhook_id")
+        raise NotFoundError("webhook", webhook_id)
     return webhook_of(row)
 
 

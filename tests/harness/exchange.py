@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from click.testing import CliRunner
@@ -20,7 +23,38 @@ from tests.harness.street import MINUTES, SPEED, Street, street
 FOREIGN = {"buyer": "org_foreign_buyer", "seller": "org_foreign_seller",
            "readonly": "org_foreign_reader"}  # fmt: skip
 """Organisations that have nothing to do with the market's objects, by role."""
-_ID = re.compile(r'"((?:ord|need|bid|ctr|con|stl|spt|dsp|txn)_[0-9A-Z]{26})"')
+_ID = re.compile(r'"((?:ord|need|bid|ctr|con|stl|spt|dsp|txn|whk)_[0-9A-Z]{26})"')
+
+
+class Endpoint:
+    """A webhook's far end: echoes the challenge, takes everything."""
+
+    def __init__(self) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                query = parse_qs(urlsplit(self.path).query)
+                self._say(query.get("echo", [""])[0].encode())
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self._say(b'{"status":"accepted"}')
+
+            def _say(self, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Exchange:
@@ -37,6 +71,7 @@ class Exchange:
         }  # fmt: skip
         for role, organisation in FOREIGN.items():
             self.tokens[f"foreign {role}"] = self._key(organisation, role)
+        self.endpoint = Endpoint()
         self.ids: dict[str, str] = {}
         self.secret: set[str] = set()
 
@@ -76,13 +111,16 @@ class Exchange:
         self._bid("seller", to_clear)
         line = self.get("buyer", f"/v1/orders/{settled}/statement")[0]["id"]
         dispute = self.post("seller", "/v1/disputes", {"line_id": line, "reason": "too low"})["id"]
+        hook = {"url": self.endpoint.url, "events": ["order.settled"]}
+        hooks = [self.post("seller", "/v1/webhooks", hook)["id"] for _ in range(2)]
         self.post("operator", "/v1/organisations", {"id": "org_spare", "name": "Spare"})
         tree = [{"id": "US", "name": "US", "level": "country"},
                 {"id": "F-114", "name": "F-114", "level": "feeder", "parent": "US"}]  # fmt: skip
         assert self.call("operator", "PUT", "/v1/locations", json=tree).is_success
         self.ids = {
             "need": need, "open_need": open_need, "to_clear": to_clear,
-            "undisputed": undisputed, "order": settled, "planned": planned,
+            "undisputed": undisputed, "hook": hooks[0], "doomed_hook": hooks[1],
+            "order": settled, "planned": planned,
             "doomed": doomed, "bid": sealed, "dispute": dispute, "line": line,
             "contract": self.get("seller", "/v1/contracts")[0]["id"], "asset": "ast-bat-1",
             "device": "bat-1", "awarded_bid": bought[0],
@@ -95,7 +133,8 @@ class Exchange:
             self.get(who, path)
             for who in ("buyer", "seller")
             for path in (
-                "/v1/assets", "/v1/bids", "/v1/contracts", "/v1/orders", "/v1/disputes",
+                "/v1/assets", "/v1/webhooks", "/v1/bids", "/v1/contracts", "/v1/orders",
+                "/v1/disputes",
                 f"/v1/orders/{self.ids['order']}", f"/v1/orders/{self.ids['planned']}",
             )
         ]  # fmt: skip
@@ -148,5 +187,6 @@ def exchange(folder: Path) -> Iterator[Exchange]:
             made = Exchange(here)
             made.fill()
             yield made
+            made.endpoint.close()
         finally:
             gateway.stop()
