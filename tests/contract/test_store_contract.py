@@ -16,10 +16,11 @@ from sqlalchemy import delete, func, insert, select, update
 
 from gateway.store.engine import migrate, snapshot
 from gateway.store.journal import Journal, read_after, read_heads, read_streams
-from gateway.store.market import add_assets, assets_of
+from gateway.store.registry import every_asset, save_assets
 from gateway.store.roots import RootLog, load_or_create_key, load_public_key, read_roots
 from gateway.store.tables import dead_letters, idempotency, journal, journal_heads, metadata
 from gateway.store.verify import verify_journal
+from gateway.store.viewer import Viewer
 from gateway.store.writer import Transaction, Writer
 from marketplace_core.errors import FencedError, StoreError
 from marketplace_core.events import OrderRejected
@@ -341,12 +342,13 @@ async def test_ids_sort_by_their_bytes_whatever_the_language_of_the_server(
     names = ["ast-b", "ast-A", "ast_a", "AST-c", "ast-a", "ast.9", "ast-B"]
     made = [
         Asset(id=name, organisation="org_s", feeder="F-1", technology="battery",
-              devices=("bat-1",), meter="m-1", measurement_point="site_net", up_kw=5.0)
+              devices=(f"d-{name}",), meter=f"m-{name}", measurement_point="site_net",
+              up_kw=5.0)
         for name in names
     ]  # fmt: skip
-    await start_writer().transact(lambda tx: add_assets(tx.connection, made))
+    await start_writer().transact(lambda tx: save_assets(tx.connection, made))
     with database.open().connect() as connection:
-        assert [asset.id for asset in assets_of(connection, "org_s")] == sorted(names)
+        assert [asset.id for asset in every_asset(connection, Viewer("org_s"))] == sorted(names)
 
 
 async def test_text_comes_back_as_it_went_in(database: Database, start_writer: StartWriter) -> None:

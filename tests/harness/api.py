@@ -60,7 +60,9 @@ async def running(folder: Path, **api: Any) -> AsyncIterator[tuple[httpx.AsyncCl
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(application.run(stop, started.set))
         await started.wait()
-        async with httpx.AsyncClient(base_url=url) as client:
+        # It lets go of a connection before the server does: else a request may meet its end.
+        limits = httpx.Limits(keepalive_expiry=2.0)
+        async with httpx.AsyncClient(base_url=url, limits=limits) as client:
             yield client, application
         stop.set()
 

@@ -171,7 +171,7 @@ def test_what_the_service_writes_lies_in_volumes() -> None:
     assert settings is not None
     mounted = [v.split(":")[1] for v in COMPOSE["services"]["flexway"]["volumes"]]
     store = settings.store
-    for path in (store.readings, store.roots, store.signing_key):
+    for path in (Path(store.readings), store.roots, store.signing_key):
         assert any(path.is_relative_to(place) for place in mounted), path
 
 
