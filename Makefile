@@ -19,10 +19,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: venv ## one order through every stage: make demo ARGS="--seed 7"
+demo: venv ## a summer day on one feeder, over sockets: make demo ARGS="--seed 7"
 	$(BIN)/flexway demo $(ARGS)
 
-test: venv ## all tests; installs mosquitto, redis and strace by apt when missing
+test: venv ## all tests; installs mosquitto, redis, postgresql, chromium, strace by apt when missing
 	bash scripts/services.sh mosquitto redis-server postgresql chromium strace
 	$(BIN)/python -m pytest $(ARGS)
 

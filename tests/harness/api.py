@@ -26,7 +26,7 @@ ASSET = {"id": "ast-1", "feeder": "F-1", "technology": "battery", "devices": ["b
 
 def settings(folder: Path, **api: Any) -> Settings:
     clients = tuple(
-        ClientSettings(organisation=name, role=role, token_sha256=_sha256(name))  # type: ignore[arg-type]
+        ClientSettings(organisation=name, role=role, token_sha256=sha256(name))  # type: ignore[arg-type]
         for name, role in ROLES.items()
     )
     store = StoreSettings(
@@ -40,7 +40,7 @@ def settings(folder: Path, **api: Any) -> Settings:
     )  # fmt: skip
 
 
-def _sha256(token: str) -> str:
+def sha256(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Connection, Engine
 
-from gateway.store.delivery import end_instructions, open_windows, record_settlement, windows_of
+from gateway.store.delivery import end_instructions, instruct, record_settlement, windows_of
 from gateway.store.market import add_order
 from gateway.store.paging import Page
 from gateway.store.statements import booked_line, statement, statement_page, totals
@@ -109,8 +109,9 @@ def test_a_line_is_its_sides_only(booked: Engine) -> None:
 def test_from_the_stop_on_nothing_is_instructed(engine: Engine) -> None:
     periods = [Interval(DAY + n * FIVE, DAY + (n + 1) * FIVE) for n in range(4)]
     with engine.begin() as connection:
-        open_windows(connection, "ord_1", "ctr_1", periods, 8.0)
-        open_windows(connection, "ord_2", "ctr_1", periods, 8.0)
+        span = Interval(periods[0].start, periods[-1].end)
+        for order in ("ord_1", "ord_2"):
+            instruct(connection, order, "ctr_1", periods, kw=8.0, span=span)
         end_instructions(connection, "ord_1", DAY + FIVE + timedelta(seconds=75))
         instructed = [each.instructed_kw for each in windows_of(connection, "ord_1")]
         assert instructed == [8.0, 2.0, 0.0, 0.0]

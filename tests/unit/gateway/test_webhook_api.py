@@ -25,10 +25,10 @@ from firmware_sim.servers.webhook import Aggregator
 from gateway.bootstrap import build
 from gateway.store.sealing import Sealer, load_or_create_sealing_key
 from marketplace_core.errors import ConfigError, StoreError
+from tests.harness.api import awarded_need, by, order, sha256
 from tests.harness.clocks import eventually
 from tests.harness.lab import free_port
 from tests.harness.webhook import Request, foreign, http, says, yes
-from tests.unit.gateway.test_api_spine import _sha256, awarded_need, by, order
 
 ROLES = {"org_s": "seller", "org_t": "seller", "org_b": "buyer", "org_o": "operator"}
 EVENTS = ["order.planned", "order.infeasible", "order.rejected", "order.settled"]
@@ -36,7 +36,7 @@ EVENTS = ["order.planned", "order.infeasible", "order.rejected", "order.settled"
 
 def settings(folder: Path, **webhook: Any) -> Settings:
     clients = tuple(
-        ClientSettings(organisation=name, role=role, token_sha256=_sha256(name))  # type: ignore[arg-type]
+        ClientSettings(organisation=name, role=role, token_sha256=sha256(name))  # type: ignore[arg-type]
         for name, role in ROLES.items()
     )
     store = StoreSettings(
