@@ -46,10 +46,11 @@ async def register_webhook(body: WebhookBody, services: Using, caller: Caller) -
 
 
 @router.get("/webhooks")
-def list_webhooks(services: Using, caller: Caller) -> Response:
+async def list_webhooks(services: Using, caller: Caller) -> Response:
     """The caller's own webhooks."""
     _participant(caller)
-    return json_response(services.webhooks.owned(caller.organisation))
+    owned = services.webhooks.owned
+    return json_response(await services.reads.compute(lambda: owned(caller.organisation)))
 
 
 @router.delete("/webhooks/{webhook_id}", status_code=204)
@@ -76,10 +77,11 @@ async def test_webhook(webhook_id: str, services: Using, caller: Caller) -> Resp
 
 
 @router.get("/webhooks/{webhook_id}/deliveries")
-def list_deliveries(webhook_id: str, services: Using, caller: Caller) -> Response:
+async def list_deliveries(webhook_id: str, services: Using, caller: Caller) -> Response:
     """The newest deliveries: status, attempts, latency, and what went wrong."""
     _participant(caller)
-    return json_response(services.webhooks.deliveries(caller.organisation, webhook_id))
+    made, organisation = services.webhooks.deliveries, caller.organisation
+    return json_response(await services.reads.compute(lambda: made(organisation, webhook_id)))
 
 
 def _participant(caller: Principal) -> None:

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from gateway.store.engine import from_us, to_us
 from gateway.store.tables import metadata
-from marketplace_core.errors import RejectedError
+from marketplace_core.errors import NotFoundError, RejectedError
 
 MOST_ENDPOINTS: Final = 10
 """Endpoints of one organisation."""
@@ -129,13 +129,13 @@ def webhooks_of(connection: Connection, organisation: str) -> list[WebhookRow]:
 
 
 def webhook_by_id(connection: Connection, organisation: str, webhook_id: str) -> WebhookRow:
-    """One endpoint of an organisation; RejectedError when it has none of this id."""
+    """One endpoint of an organisation; NotFoundError when it has none of this id."""
     query = select(webhooks).where(
         webhooks.c.id == webhook_id, webhooks.c.organisation == organisation
     )
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise RejectedError(f"there is no webhook {webhook_id}", field="webhook_id")
+        raise NotFoundError("webhook", webhook_id)
     return webhook_of(row)
 
 
