@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +52,8 @@ class DevicePipe:
         """Ask the child to end; return its exit code."""
         process = self._started()
         if process.stdin is not None and not process.stdin.closed:
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # what a child that is gone never read
+                process.stdin.close()
         try:
             code = process.wait(_END_S)
         except subprocess.TimeoutExpired:

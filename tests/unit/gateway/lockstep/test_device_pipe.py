@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,8 +51,7 @@ def pipe_to(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     yield make
     for pipe in started:
-        with suppress(OSError):  # what was written to a child that is gone stays behind
-            pipe.end()
+        pipe.end()
 
 
 def test_a_request_carries_the_market_time_and_brings_its_answer(pipe_to: MakePipe) -> None:
@@ -104,6 +102,15 @@ def test_an_answer_longer_than_any_day_is_not_waited_for(pipe_to: MakePipe) -> N
 def test_a_pipe_that_was_not_started_says_so(log: Path) -> None:
     with pytest.raises(PipeError, match="was not started"):
         DevicePipe(["nothing"], log, lambda: NOW).ask("hello")
+
+
+def test_a_child_that_is_gone_is_ended_like_any_other(pipe_to: MakePipe) -> None:
+    """Whoever tidies up after the error must not lose it to another one."""
+    pipe = pipe_to("ask(); sys.exit(4)")
+    for _ in range(2):  # the second request stays in the pipe
+        with pytest.raises(PipeError):
+            pipe.ask("step")
+    assert pipe.end() == 4
 
 
 def test_the_exit_code_of_the_child_is_handed_on(pipe_to: MakePipe) -> None:
