@@ -71,8 +71,6 @@ def test_a_child_that_ended_is_reported_with_where_it_says_why(
         pipe.ask("step")
     assert str(log) in str(caught.value)
     assert "out of fuel" in log.read_text()
-    with pytest.raises(PipeError, match="the devices' process (ended|is gone)"):
-        pipe.ask("step")
 
 
 def test_a_child_that_ends_within_an_answer_is_reported(pipe_to: MakePipe) -> None:
@@ -106,10 +104,10 @@ def test_a_pipe_that_was_not_started_says_so(log: Path) -> None:
 
 def test_a_child_that_is_gone_is_ended_like_any_other(pipe_to: MakePipe) -> None:
     """Whoever tidies up after the error must not lose it to another one."""
-    pipe = pipe_to("ask(); sys.exit(4)")
-    for _ in range(2):  # the second request stays in the pipe
-        with pytest.raises(PipeError):
-            pipe.ask("step")
+    pipe = pipe_to("import os; ask(); os.close(0); answer({}); os._exit(4)")
+    pipe.ask("step")
+    with pytest.raises(PipeError, match="the devices' process is gone"):
+        pipe.ask("step")
     assert pipe.end() == 4
 
 
