@@ -131,20 +131,20 @@ class Webhooks:
             return [self._view(row) for row in webhooks_of(connection, organisation)]
 
     def deliveries(self, organisation: str, webhook_id: str) -> list[DeliveryRow]:
-        """The newest deliveries to an endpoint; RejectedError when it is not its own."""
+        """The newest deliveries to an endpoint; NotFoundError when it is not its own."""
         with self._engine.connect() as connection:
             webhook_by_id(connection, organisation, webhook_id)
             return deliveries_of(connection, organisation, webhook_id)
 
     async def remove(self, organisation: str, webhook_id: str) -> None:
-        """Forget an endpoint; RejectedError when it is not its own."""
+        """Forget an endpoint; NotFoundError when it is not its own."""
         await self._writer.transact(
             lambda tx: remove_webhook(tx.connection, organisation, webhook_id)
         )
         self._courier.forget(webhook_id)
 
     async def test(self, organisation: str, webhook_id: str) -> PingResult:
-        """Ping an endpoint now; RejectedError when it is not its own."""
+        """Ping an endpoint now; NotFoundError when it is not its own."""
         row = await asyncio.to_thread(self._own, organisation, webhook_id)
         ping = Ping(id=self._new_id("png"), issued_at=self._wall())
         exchange = await self._courier.ping(self._book.endpoint(row), encode(ping), ping.id)

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +52,8 @@ class DevicePipe:
         """Ask the child to end; return its exit code."""
         process = self._started()
         if process.stdin is not None and not process.stdin.closed:
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # what a child that is gone never read
+                process.stdin.close()
         try:
             code = process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -78,10 +80,18 @@ class DevicePipe:
         (length,) = _LENGTH.unpack(head)
         if length > _MOST:
             raise PipeError(f"an answer of {length} bytes")
-        answer: dict[str, Any] = msgspec.msgpack.decode(process.stdout.read(length))
+        answer = self._decoded(process.stdout.read(length), length)
         if "error" in answer:
             raise PipeError(f"the devices refuse {op}: {answer['error']}")
         return answer
+
+    def _decoded(self, body: bytes, length: int) -> dict[str, Any]:
+        if len(body) < length:
+            raise PipeError(f"the devices' process ended within an answer; see {self._log}")
+        try:
+            return msgspec.msgpack.decode(body, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise PipeError(f"what the devices say is no answer: {error}") from error
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -129,7 +129,7 @@ def webhooks_of(connection: Connection, organisation: str) -> list[WebhookRow]:
 
 
 def webhook_by_id(connection: Connection, organisation: str, webhook_id: str) -> WebhookRow:
-    """One endpoint of an organisation; RejectedError when it has none of this id."""
+    """One endpoint of an organisation; NotFoundError when it has none of this id."""
     query = select(webhooks).where(
         webhooks.c.id == webhook_id, webhooks.c.organisation == organisation
     )

@@ -1,0 +1,130 @@
+"""The whole day in virtual time by the command line: its report, its faults, another store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.harness.played_day import Played, play
+from tests.harness.servers import PASSWORD, postgres
+
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(1000)]
+KINDS = {"ignores", "clamps", "offline", "opts_out", "times_out", "malformed", "replays"}
+FIELDS = {
+    "awards": {"order", "seller", "kw", "price", "accepted", "reason"},
+    "orders": {"id", "direction", "need_kw", "events"},
+    "windows": {"order", "start", "instructed_kw", "baseline_kw", "measured_kw",
+                "delivered_kw", "coverage"},
+    "flags": {"device", "kind", "at", "after_intervals"},
+    "statement": {"seller", "line", "quantity", "unit", "price", "amount", "currency",
+                  "explains"},
+}  # fmt: skip
+COUNTS = {"issued", "applied", "refused", "unreachable", "unconfirmed"}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return play(tmp_path_factory.mktemp("first"), "--seed", "1")
+
+
+@pytest.fixture(scope="module")
+def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    """The day of the first run, with everything stored in PostgreSQL."""
+    folder = tmp_path_factory.mktemp("postgres")
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    with postgres() as server:
+        url = server.database()
+        yield play(
+            folder / "report", "--seed", "1", FLEXWAY_STORE__DATABASE=url,
+            FLEXWAY_STORE__READINGS=url, FLEXWAY_STORE__DATABASE_PASSWORD_FILE=str(secret),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return play(tmp_path_factory.mktemp("other"), "--seed", "7")
+
+
+@pytest.fixture(params=["first", "other"])
+def day(request: pytest.FixtureRequest) -> Played:
+    """Each seed."""
+    found: Played = request.getfixturevalue(request.param)
+    return found
+
+
+def test_a_day_ends_well_and_every_check_holds(day: Played) -> None:
+    assert day.code == 0, day.output
+    checks = day.report["checks"]
+    assert len(checks) >= 15
+    assert [name for name, held in checks.items() if held is not True] == []
+
+
+def test_the_report_tells_everything_a_reader_may_count_on(day: Played) -> None:
+    report = day.report
+    for section, fields in FIELDS.items():
+        assert report[section], section
+        for row in report[section]:
+            assert fields <= set(row), section
+    assert set(report["setpoints"]) >= COUNTS
+    assert {"events", "head_hash", "verified"} <= set(report["journal"])
+    assert {"delivered_kwh", "settled_kwh", "error_pct"} <= set(report["truth"])
+    for order in report["orders"]:
+        assert all(datetime.fromisoformat(event["at"]).tzinfo for event in order["events"])
+
+
+def test_the_report_names_its_seed(first: Played, other: Played) -> None:
+    assert (first.report["seed"], other.report["seed"]) == (1, 7)
+    assert first.report["windows"] != other.report["windows"]
+
+
+def test_every_setpoint_has_one_end(day: Played) -> None:
+    counts = day.report["setpoints"]
+    assert counts["issued"] > 0
+    assert counts["issued"] == sum(counts[name] for name in COUNTS - {"issued"})
+
+
+def test_there_is_an_order_each_way(day: Played) -> None:
+    assert sorted(order["direction"] for order in day.report["orders"]) == ["DOWN", "UP"]
+
+
+def test_the_truth_of_every_device_is_known_for_every_minute(day: Played) -> None:
+    devices = {row["device"] for row in day.powers}
+    minutes = {row["at"] for row in day.powers}
+    assert len(day.powers) == len(devices) * len(minutes) > 10_000
+    assert all(isinstance(row["power_kw"], float) for row in day.powers)
+
+
+def test_something_of_every_kind_goes_wrong(day: Played) -> None:
+    assert {fault["fault"] for fault in day.faults} == KINDS
+
+
+def test_every_fault_is_flagged_and_every_flag_is_a_fault(day: Played) -> None:
+    assert day.missed() == []
+    assert day.false_alarms() == []
+
+
+def test_what_ignores_or_clamps_is_flagged_within_two_intervals(day: Played) -> None:
+    judged = [flag for flag in day.report["flags"] if flag["kind"] in {"ignores", "clamps"}]
+    assert judged
+    assert all(flag["after_intervals"] <= 2.0 for flag in judged)
+
+
+def test_the_day_gives_the_same_result_on_sqlite_and_on_postgresql(
+    first: Played, on_postgres: Played
+) -> None:
+    """All of the report, to the last digit, and what the devices did, to the byte."""
+    assert on_postgres.code == 0, on_postgres.output
+    for section in first.report:
+        if section != "journal":
+            assert on_postgres.report[section] == first.report[section], section
+    assert _counted(on_postgres) == _counted(first)
+    truths = [(run.folder / "truth.jsonl").read_bytes() for run in (first, on_postgres)]
+    assert truths[0] == truths[1]
+
+
+def _counted(run: Played) -> tuple[Any, Any]:
+    return run.report["journal"]["events"], run.report["journal"]["verified"]
