@@ -21,6 +21,8 @@ from marketplace_core.verification.flags import Flag, FlagKind
 _QUIET: Final = timedelta(minutes=30)
 """The same thing about the same device is not said again within this market time, and within
 one order not at all."""
+_FOLLOWS_NOT: Final = frozenset({FlagKind.IGNORES, FlagKind.CLAMPS})
+"""Of one order these are one finding: what clamps stands still for a while after a restart."""
 _MOST_WAITING: Final = 10_000
 _STREAM: Final = "devices"
 """Journal stream of findings outside of any order."""
@@ -48,14 +50,14 @@ class Flags:
     def restore(self, known: Iterable[Flag]) -> None:
         """Take over what was said before the process ended."""
         for flag in known:
-            key = (flag.device_id, flag.kind, flag.order_id)
+            key = _key(flag.device_id, flag.kind, flag.order_id)
             self._said[key] = max(flag.at, self._said.get(key, flag.at))
 
     def found(
         self, *, device_id: str, kind: FlagKind, since: datetime, evidence: str, order_id: str = ""
     ) -> None:
         """Note a finding; `since` is when it could first be seen. Never raises."""
-        now, key = self._clock.now(), (device_id, kind, order_id)
+        now, key = self._clock.now(), _key(device_id, kind, order_id)
         said = self._said.get(key)
         self._said[key] = now
         if said is not None and (order_id or now - said < _QUIET):
@@ -77,6 +79,10 @@ class Flags:
         """Journal findings until cancelled."""
         while True:
             await self._writer.transact(partial(_journal, await self._queue.get()))
+
+
+def _key(device_id: str, kind: FlagKind, order_id: str) -> tuple[str, FlagKind, str]:
+    return device_id, FlagKind.IGNORES if kind in _FOLLOWS_NOT else kind, order_id
 
 
 def _journal(flag: Flag, transaction: Transaction) -> None:

@@ -25,7 +25,7 @@ def scrape(url: str) -> Series:
 
 
 def test_an_order_is_seen_from_its_start_to_its_settlement(tmp_path: Path) -> None:
-    with street(tmp_path) as here:
+    with street(tmp_path, devices=("bat-1", "ev-1")) as here:
         gateway = here.lab.start()
         try:
             here.await_telemetry()

@@ -39,6 +39,14 @@ def devices(folder: Path, broker_port: int, modbus_port: int) -> Iterator[None]:
         child.stop()
 
 
+def made(folder: Path, broker_port: int, modbus_port: int) -> Street:
+    """A battery and a charger, no site."""
+    street = Street(folder, {"broker": broker_port, "modbus": modbus_port, "vtn": free_port()})
+    del street.lab.sections["openadr"]
+    street.lab.write_settings()
+    return street
+
+
 def readiness(url: str) -> dict[str, Any]:
     answer = httpx.get(f"{url}/readyz")
     return {"code": answer.status_code, **answer.json()}
@@ -57,7 +65,7 @@ def series(url: str, name: str) -> dict[str, float]:
 @pytest.mark.slow
 def test_what_is_away_at_the_start_is_shown_and_used_once_it_is_there(tmp_path: Path) -> None:
     broker_port, modbus_port = free_port(), free_port()
-    street = Street(tmp_path, broker_port, modbus_port)
+    street = made(tmp_path, broker_port, modbus_port)
     gateway = street.lab.start()
     url = street.lab.url
     try:
@@ -73,7 +81,9 @@ def test_what_is_away_at_the_start_is_shown_and_used_once_it_is_there(tmp_path: 
             "modbus is not connected", "mqtt is not connected", "2 of 2 devices are stale",
         ]  # fmt: skip
         assert series(url, "flexway_ready") == {"": 1.0}
-        assert series(url, "flexway_adapter_up") == {"modbus": 0.0, "mqtt": 0.0, "openadr": 0.0}
+        assert series(url, "flexway_adapter_up") == {
+            "modbus": 0.0, "mqtt": 0.0, "openadr": 0.0, "webhook": 0.0,
+        }  # fmt: skip
         assert series(url, "flexway_devices_never_reported")["mqtt"] == 1.0
         with mosquitto(tmp_path, port=broker_port), devices(tmp_path, broker_port, modbus_port):
             wait_for(
@@ -89,7 +99,7 @@ def test_what_is_away_at_the_start_is_shown_and_used_once_it_is_there(tmp_path: 
 
 def refused(folder: Path, **sections: Any) -> tuple[int, str]:
     """Exit code and last line of a service that cannot start."""
-    street = Street(folder, free_port(), free_port())
+    street = made(folder, free_port(), free_port())
     street.lab.sections = sections
     settings = street.lab.write_settings()
     gateway = Child("gateway", ["gateway", "serve", "--config", str(settings)], folder)
@@ -110,7 +120,7 @@ def test_a_database_that_is_away_is_one_clear_line_without_its_password(tmp_path
     passfile.write_text("*:*:*:*:geheim\n")
     passfile.chmod(0o600)
     url = f"postgresql+psycopg://flexway@127.0.0.1:{free_port()}/flexway?passfile={passfile}"
-    code, line = refused(tmp_path, store={"database": url})
+    code, line = refused(tmp_path, store={"database": url, "patience_s": 1.0})
     assert code == 1
     assert line.startswith("error: ")
     assert "the database postgresql+psycopg://flexway@127.0.0.1" in line
