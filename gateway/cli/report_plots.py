@@ -229,7 +229,7 @@ def _badges(marks: Sequence[Mark], x: Scale, y: float, width: float) -> list[Mar
     drawn = []
     places = [x(mark.at) for mark in marks]
     groups = clusters(places, _MARK)
-    limits = [places[group[0]] for group in groups[1:]] + [width - _RIGHT]
+    limits = [*(places[group[0]] for group in groups), width - _RIGHT][1:]
     for group, after in zip(groups, limits, strict=True):
         own = [marks[index] for index in group]
         said = own[0].label if len(own) == 1 else f"{own[0].label}\N{EN DASH}{own[-1].label}"

@@ -16,6 +16,8 @@ from marketplace_core.intervals import Interval
 from marketplace_core.settlement.statement import Posting, StatementLine
 
 _Delivered = DeliveryVerified | ReboundMeasured
+_IN_TIME = (windows.c.end_us, windows.c.order_id, windows.c.contract_id, windows.c.start_us)
+"""The same order in every database: facts about windows are journalled in it."""
 
 
 class WindowRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,14 +72,15 @@ def expect(
 
 def windows_open(connection: Connection) -> list[WindowRow]:
     """Windows that are not closed yet, oldest end first."""
-    query = select(windows).where(windows.c.state == "open").order_by(windows.c.end_us)
+    query = select(windows).where(windows.c.state == "open").order_by(*_IN_TIME)
     return [window_row(row) for row in connection.execute(query).mappings()]
 
 
 def windows_ending_after(connection: Connection, at: datetime) -> list[WindowRow]:
     """Closed windows that late readings may still supersede."""
     query = select(windows).where(windows.c.state != "open", windows.c.end_us > to_us(at))
-    return [window_row(row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(query.order_by(*_IN_TIME))
+    return [window_row(row) for row in rows.mappings()]
 
 
 def windows_of(connection: Connection, order_id: str) -> list[WindowRow]:

@@ -52,6 +52,17 @@ def test_unknown_values_are_refused_not_guessed(tmp_path: Path) -> None:
         write_report({"set": {1}}, tmp_path)
 
 
+@pytest.mark.parametrize("lane", ["flags", "revisions", "both"])
+def test_an_order_in_which_nothing_was_flagged_or_planned_anew_is_drawn(lane: str) -> None:
+    report = sample_report()
+    if lane != "revisions":
+        report["flags"] = []
+    if lane != "flags":
+        for order in report["orders"]:
+            order["revisions"] = []
+    assert len(figures(render_html(report))) == len(figures(render_html(sample_report())))
+
+
 def test_page_shows_every_part_of_the_day() -> None:
     page = render_html(sample_report())
     for text in (
