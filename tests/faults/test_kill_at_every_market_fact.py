@@ -1,7 +1,7 @@
 """Kill -9 at every market fact, before and after its commit; the client repeats its request.
 
-One market is killed twelve times on its way from the first asset to two signatures. In the
-end there is one of everything, and the order that is called on it goes on to its statement.
+One market is killed on its way from the first asset to two signatures, and again once the
+order that is called on it has its statement. In the end there is one of everything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from tests.harness.street import DEVICES, ORDER_KW, Street, street
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 MOST = 1_000_000
-MARKET_FACTS = {kind.__name__ for kind in get_args(AnyMarketFact)}
+# A finding about a device is nobody's request: lost, it is made again from the next readings.
+MARKET_FACTS = {kind.__name__ for kind in get_args(AnyMarketFact)} - {"DeviceFlagged"}
+UNANSWERED = 2
+"""Emergency stops that were written down, and killed before anybody was answered."""
 Request = Callable[[], Any]
 Step = tuple[str, Request]
 
@@ -33,8 +36,11 @@ class Entry:
 
     def __init__(self, here: Street) -> None:
         self._here = here
+        self._window = here.window
         self.need = ""
         self.contract = ""
+        self.line = ""
+        self.dispute = ""
 
     def steps(self) -> list[Step]:
         """The fact that each request makes, and the request; it may be repeated."""
@@ -43,6 +49,18 @@ class Entry:
             ("BidPlaced", self._bid), ("AuctionCleared", self._clear),
             ("ContractSigned", lambda: self._sign("org_buyer")),
             ("ContractSigned", lambda: self._sign("org_seller")),
+            ("LocationsPlaced", self._place),
+            ("OrganisationRegistered", lambda: self._operate("", id="org_new", name="New")),
+            ("OrganisationSuspended", lambda: self._operate("/org_new/suspend", reason="test")),
+            ("OrganisationReinstated", lambda: self._operate("/org_new/reinstate")),
+        ]  # fmt: skip
+
+    def afterwards(self) -> list[Step]:
+        """The same for what follows on a statement."""
+        return [
+            ("DisputeOpened", self._dispute), ("DisputeResolved", self._resolve),
+            # Nothing runs: it stops nothing, and is written down and answered all the same.
+            ("EmergencyStopped", self._emergency), ("EmergencyAnswered", self._emergency),
         ]  # fmt: skip
 
     def _register(self) -> Any:
@@ -51,7 +69,7 @@ class Entry:
 
     def _publish(self) -> Any:
         need = {
-            "feeder": "F-114", "direction": "UP", "kw": ORDER_KW, "window": self._here.window,
+            "feeder": "F-114", "direction": "UP", "kw": ORDER_KW, "window": self._window,
             "price_cap": "600", "currency": "USD", "baseline": "zero",
         }  # fmt: skip
         answer = self._here.lab.client("org_buyer").publish_need(need, key="need")
@@ -71,6 +89,32 @@ class Entry:
 
     def _sign(self, organisation: str) -> Any:
         return self._here.lab.client(organisation).sign(self.contract, key="signature")
+
+    def _place(self) -> Any:
+        feeder = {"id": "F-114", "name": "F-114", "level": "feeder", "parent": "US"}
+        tree = [{"id": "US", "name": "US", "level": "country"}, feeder]
+        return self._ask("org_operator", "/v1/locations", tree, method="PUT")
+
+    def _operate(self, path: str, **body: str) -> Any:
+        return self._ask("org_operator", f"/v1/organisations{path}", body)
+
+    def _dispute(self) -> Any:
+        body = {"line_id": self.line, "reason": "too much"}
+        answer = self._ask("org_buyer", "/v1/disputes", body)
+        self.dispute = answer["id"]
+        return answer
+
+    def _resolve(self) -> Any:
+        body = {"accept": False, "reason": "it is right"}
+        return self._ask("org_operator", f"/v1/disputes/{self.dispute}/resolve", body)
+
+    def _emergency(self) -> Any:
+        body = {"scope": {"kind": "all"}, "reason": "test"}
+        return self._ask("org_operator", "/v1/emergency-stop", body)
+
+    def _ask(self, who: str, path: str, body: Any, method: str = "POST") -> Any:
+        headers = {"Idempotency-Key": path.replace("/", "-")}
+        return self._here.lab.client(who)._call(method, path, json=body, headers=headers)
 
 
 class Repeats:
@@ -115,19 +159,28 @@ def test_a_market_survives_kill_9_at_every_fact(tmp_path: Path) -> None:
         here.window = here.next_window(lead_s=5.0, periods=12 * 24 * 3)
         entry = Entry(here)
         before = Repeats()
-        for kind, request in entry.steps():
-            for when in ("before", "after"):
-                killed_at(here, kind, when, before, request)
-            before.add(request)
+        kill_through(here, entry.steps(), before)
         settle(here, entry, before)
+        kill_through(here, entry.afterwards(), before)
         facts = Counter(type(fact).__name__ for fact in journal(here))
         made = {kind: count for kind, count in facts.items() if kind in MARKET_FACTS}
-        assert made == Counter(kind for kind, _ in entry.steps())
+        expected = Counter(kind for kind, _ in (*entry.steps(), *entry.afterwards()))
+        expected["EmergencyStopped"] += UNANSWERED
+        assert made == expected
         assert set(made) == MARKET_FACTS
         data = here.folder / "data"
         verdict = check(f"sqlite:///{data / 'market.db'}", data / "roots/roots.jsonl",
                         data / "keys/journal.pub.pem")  # fmt: skip
         assert verdict.verified, verdict.faults
+
+
+def kill_through(here: Street, steps: list[Step], before: Repeats) -> None:
+    """Die of every request twice, before and after its commit."""
+    for kind, request in steps:
+        for when in ("before", "after"):
+            killed_at(here, kind, when, before, request)
+        if kind != "EmergencyStopped":  # answered with the fact after it
+            before.add(request)
 
 
 def settle(here: Street, entry: Entry, before: Repeats) -> None:
@@ -146,5 +199,7 @@ def settle(here: Street, entry: Entry, before: Repeats) -> None:
         here.await_settled(order_id)
         outcomes = {row["outcome"]["type"] for row in here.order(order_id)["setpoints"]}
         assert outcomes == {"applied"}
+        lines = here.lab.client("org_buyer").get(f"/v1/orders/{order_id}/statement")
+        entry.line = lines[0]["id"]
     finally:
         assert process.stop() == 0
