@@ -162,5 +162,7 @@ def _evidence(commanded_kw: float, measured_kw: float) -> str:
 
 
 def _reason(order: Running, short: Sequence[object]) -> str:
+    if not short:
+        return "every device does its share again"
     lacking = order.lacking(order.shortfalls())
     return f"{len(short)} devices fall {lacking:.2f} kW short of their share"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Final
 
 import httpx
@@ -200,7 +201,7 @@ class Webhooks:
         exchange = await self._link.exchange("GET", target, headers={})
         if not isinstance(exchange, Answered):
             found = exchange.reason
-        elif exchange.status == 200 and exchange.body.strip() == text.encode():  # noqa: PLR2004
+        elif exchange.status == HTTPStatus.OK and exchange.body.strip() == text.encode():
             return
         else:
             found = f"HTTP {exchange.status} with another body"

@@ -256,7 +256,7 @@ class MqttAdapter:
         finally:
             self._expected.remove(command.id, device_id, answers)
 
-    async def _on_message(self, topic: str, payload: bytes, again: bool) -> None:  # noqa: FBT001
+    async def _on_message(self, topic: str, payload: bytes, again: bool) -> None:  # noqa: FBT001 - as the link calls it
         """Return when the broker may be told that the message is dealt with."""
         if self._inbound is None:
             raise StoreError("the adapter is not running")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Final
 
 from adapters.base import refuse
@@ -335,9 +336,9 @@ def _delivery(endpoint: Endpoint, message_id: str, kind: str, body: bytes) -> De
 
 def _status(exchange: Answered, device_id: str) -> Status:
     """What an endpoint said of an order; DeviceError when that cannot be read."""
-    if exchange.status == 404:  # noqa: PLR2004
+    if exchange.status == HTTPStatus.NOT_FOUND:
         return Status(active=False)
-    if exchange.status != 200:  # noqa: PLR2004
+    if exchange.status != HTTPStatus.OK:
         msg = f"the status was answered with HTTP {exchange.status}"
         raise DeviceError(msg, device_id=device_id, retryable=True)
     try:

@@ -140,6 +140,10 @@ class Unclear(msgspec.Struct, frozen=True):
 Reply: TypeAlias = Accepted | Declined | Unclear
 
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+_SUCCESS: Final = 2
+_REDIRECTION: Final = 3
+_CLIENT_ERROR: Final = 4
+"""Classes of statuses: their hundreds (RFC 9110, section 15)."""
 _RETRIED: Final = frozenset({408, 425, 429})
 """Client errors that ask for a repeat."""
 _REFUSALS: Final = frozenset({409, 410, 422})
@@ -169,14 +173,15 @@ def decode_status(body: bytes) -> Status:
 def read_reply(status: int, body: bytes) -> Reply:
     """What an HTTP answer to a message means."""
     evidence = f"HTTP {status}: {_shown(body)}"
-    if 200 <= status < 300:  # noqa: PLR2004
+    hundreds = status // 100
+    if hundreds == _SUCCESS:
         return _answer(body, evidence)
-    if 300 <= status < 400:  # noqa: PLR2004
+    if hundreds == _REDIRECTION:
         reason = "the endpoint redirects: register the address that it redirects to"
         return Declined(reason, evidence)
     if status in _REFUSALS:
         return Declined(_reason(body) or "the endpoint refused", evidence)
-    if 400 <= status < 500 and status not in _RETRIED:  # noqa: PLR2004
+    if hundreds == _CLIENT_ERROR and status not in _RETRIED:
         return Declined("the endpoint is not set up to take this message", evidence)
     return Unclear(evidence)
 

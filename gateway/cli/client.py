@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 from sqlalchemy import Connection
 
 from config.loading import load_settings
+from gateway.bootstrap.backends import open_database
 from gateway.credentials import new_client
 from gateway.store.clients import ROLES, add_client, list_clients, revoke_client
-from gateway.store.engine import migrate, open_engine
+from gateway.store.engine import migrate
 from gateway.store.organisations import add_organisation
 from marketplace_core.errors import RequestError
 from marketplace_core.ids import IdSource
@@ -25,6 +26,9 @@ _config = click.option(
     "--config", "config_file", required=True,
     type=click.Path(dir_okay=False, path_type=Path), help="Settings, TOML.",
 )  # fmt: skip
+
+_LONGEST: Final = 64
+"""Characters of an organisation's id."""
 
 
 @click.group()
@@ -42,8 +46,10 @@ def client() -> None:
 @click.option("--label", default="", help="What it is for.")
 def add(config_file: Path, organisation: str, role: str, label: str, *, api_key: bool) -> None:
     """Make a client and show its id and secret, once: only a hash is kept."""
-    if not 0 < len(organisation) <= 64 or not organisation.isprintable():  # noqa: PLR2004
-        raise click.BadParameter("1 to 64 printable characters", param_hint="--organisation")
+    if not 0 < len(organisation) <= _LONGEST or not organisation.isprintable():
+        raise click.BadParameter(
+            f"1 to {_LONGEST} printable characters", param_hint="--organisation"
+        )
     now = datetime.now(UTC)
     ids = IdSource(lambda: time.time_ns() // 1_000_000, secrets.randbits)
     row, secret = new_client(
@@ -91,7 +97,7 @@ def revoke(config_file: Path, client_id: str) -> None:
 
 
 def _in_database(config_file: Path, work: Callable[[Connection], T]) -> T:
-    engine = open_engine(load_settings(config_file).store.database)
+    engine = open_database(load_settings(config_file).store)
     try:
         migrate(engine)
         with engine.begin() as connection:

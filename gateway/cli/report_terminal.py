@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -69,8 +69,8 @@ def _table(source: TableView) -> Table:
     )  # fmt: skip
     for index in shown:
         column = source.columns[index]
-        side = "right" if column.numeric else "left"
-        table.add_column(Text(column.name), justify=side, overflow="fold")  # type: ignore[arg-type]
+        side: JustifyMethod = "right" if column.numeric else "left"
+        table.add_column(Text(column.name), justify=side, overflow="fold")
     for row in source.rows[:_MOST]:
         table.add_row(*(Text(row[index]) for index in shown))
     if source.total:

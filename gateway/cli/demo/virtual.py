@@ -57,7 +57,7 @@ class VirtualWorld:
         self._stop = asyncio.Event()
         self._clients: dict[str, VirtualClient] = {}
         # Not for secrets: ids that are the same in every run of the same day.
-        dice = random.Random(0)  # noqa: S311
+        dice = random.Random(0)  # noqa: S311 - see above
         self._ids = IdSource(lambda: round(self._clock.now().timestamp() * 1000), dice.getrandbits)
 
     def start(self) -> None:
