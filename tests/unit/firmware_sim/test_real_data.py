@@ -99,7 +99,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         read_homes(tmp_path)
 
 
-# The names are given: a gzip header holds the time, and pytest would make it part of the test's name.
+# Named by hand: a gzip header holds the time, and pytest would make it part of the name.
 @pytest.mark.parametrize(
     "content",
     [b"not gzip", gzip.compress(b"home,\xff\xfe")[:-3]],
