@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720, 1440)
 """Steps of a time axis."""
-_STEPS = (1.0, 2.0, 5.0, 10.0)
+_STEPS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 _CLOSE = 1e-9
 
 
@@ -54,17 +54,22 @@ def span(values: Iterable[float], room: float = 0.08) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """At most so many (two or more) multiples of 1, 2 or 5 times a power of ten, in a range."""
+    """One to so many (three or more) multiples of 1, 2 or 5 times a power of ten, in a range."""
     step = tick_step(low, high, most)
-    first, last = math.ceil(low / step - _CLOSE), math.floor(high / step + _CLOSE)
-    return [count * step for count in range(first, last + 1)]
+    return [count * step for count in _multiples(low, high, step)]
 
 
 def tick_step(low: float, high: float, most: int = 6) -> float:
     """The distance between those ticks."""
-    rough = (high - low) / (most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(step * power for step in _STEPS if step * power >= rough * (1 - _CLOSE))
+    # Each step is at most 2.5 times the one before: the first that is wide enough for `most`
+    # of three or more is never so wide that no multiple of it lies in the range.
+    smallest = 10.0 ** math.floor(math.log10((high - low) / (most + 1)))
+    steps = (step * smallest for step in _STEPS)
+    return next(step for step in steps if len(_multiples(low, high, step)) <= most)
+
+
+def _multiples(low: float, high: float, step: float) -> range:
+    return range(math.ceil(low / step - _CLOSE), math.floor(high / step + _CLOSE) + 1)
 
 
 def time_ticks(low: float, high: float, most: int = 9, offset_s: float = 0.0) -> list[float]:

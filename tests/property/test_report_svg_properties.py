@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gateway.cli.report_plots import clusters
@@ -47,6 +47,7 @@ def test_a_span_holds_zero_and_every_value_and_is_never_empty(values: list[float
 
 
 @given(RANGES, MOST)
+@example((-900_002.0, -500_001.0), 3)
 def test_ticks_lie_inside_evenly_on_round_steps(pair: tuple[float, float], most: int) -> None:
     low, high = pair
     step = tick_step(low, high, most)
