@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -35,8 +36,8 @@ from marketplace_core.events import (
 )
 from marketplace_core.ports import Clock, Record
 
-_IDLE_S: Final = 1.0
-"""Longest wait between two looks at the outbox."""
+_IDLE_S: Final = 60.0
+"""Longest wait between two looks at the outbox, should nobody say that something waits."""
 _LONGEST_RETRY_S: Final = 300.0
 _ONE_DELIVERY_S: Final = 60.0
 """A delivery and its repeats end after this, and the message waits on."""
@@ -123,19 +124,19 @@ class Relay:
         async with self._link, asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
+                rest_s = _IDLE_S
                 for owner, waiting in await asyncio.to_thread(self._first):
-                    if self._may(owner.id):
+                    if owner.id in self._busy:
+                        continue
+                    due_s = self._retry_at.get(owner.id, 0.0) - self._clock.monotonic()
+                    if due_s <= 0:
                         self._busy.add(owner.id)
                         tasks.create_task(self._send(owner, waiting))
-                try:
-                    async with asyncio.timeout(_IDLE_S):
+                    else:
+                        rest_s = min(rest_s, due_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest_s):
                         await self._wake.wait()
-                except TimeoutError:
-                    continue
-
-    def _may(self, webhook_id: str) -> bool:
-        due = self._retry_at.get(webhook_id, 0.0) <= self._clock.monotonic()
-        return due and webhook_id not in self._busy
 
     def _first(self) -> list[tuple[WebhookRow, Waiting]]:
         with self._engine.connect() as connection:
