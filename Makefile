@@ -24,7 +24,7 @@ demo: venv ## a summer day on one feeder, over sockets: make demo ARGS="--seed 7
 
 test: venv ## all tests; installs mosquitto, redis, postgresql, chromium, strace by apt when missing
 	bash scripts/services.sh mosquitto redis-server postgresql chromium strace
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: venv ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

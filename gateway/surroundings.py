@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from adapters.mqtt.exchange import MqttDevice
 from gateway.clock import SystemClock
@@ -13,10 +14,20 @@ from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.ids import IdSource
 from marketplace_core.ports import Clock, DeviceAdapter, TimeMap
 
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
 MakeAdapters = Callable[
     [Mapping[str, Sequence[DeviceProfile]], Sequence[MqttDevice]], dict[str, DeviceAdapter]
 ]
 """Adapters by protocol, from the profiles of each protocol and the names of MQTT devices."""
+
+
+class OpenRedis(Protocol):
+    """Makes a client of a server; gives up on an answer after `timeout_s`."""
+
+    def __call__(self, url: str, *, password: str | None, timeout_s: float) -> Redis:
+        """A client that tries nothing again by itself."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class Surroundings:
     new_id: Callable[[str], str]
     adapters: MakeAdapters | None = None
     """None = the real ones, over the network."""
+    redis: OpenRedis | None = None
+    """None = the asynchronous client."""
     idle_s: float = 1.0
     """Longest wall time between two looks at what is due, so that a stepped clock is noticed."""
     inline: bool = False

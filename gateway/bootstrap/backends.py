@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
-from config.settings import BusSettings, Settings, StoreSettings
+from config.settings import BusSettings, StoreSettings
 from gateway.bus.local import LocalBus
 from gateway.live import Live, LiveState
 from gateway.observability.metrics import Metrics
@@ -19,9 +19,10 @@ from gateway.store.engine import open_engine
 from gateway.store.readings import Readings
 from gateway.store.readings_postgres import PostgresReadings
 from gateway.store.readings_sqlite import SqliteReadings
+from gateway.surroundings import Surroundings
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.errors import ConfigError
-from marketplace_core.ports import Bus, Clock
+from marketplace_core.ports import Bus
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -53,7 +54,7 @@ def open_readings(store: StoreSettings, *, inline: bool = False) -> Readings:
     return PostgresReadings(engine, patience_s=store.patience_s, inline=inline)
 
 
-def open_bus(bus: BusSettings, metrics: Metrics) -> Bus:
+def open_bus(bus: BusSettings, metrics: Metrics, around: Surroundings) -> Bus:
     """The bus between the stages."""
     if bus.kind == "local":
         return LocalBus(limit=bus.queue)
@@ -62,7 +63,7 @@ def open_bus(bus: BusSettings, metrics: Metrics) -> Bus:
     from gateway.bus.redis_subscription import StreamLimits  # noqa: PLC0415
 
     return RedisBus(
-        _redis(bus),
+        _redis(bus, around),
         prefix=bus.prefix,
         consumer=bus.consumer or socket.gethostname(),
         # Entries of other runs are no facts: after a restore they might never have happened.
@@ -71,32 +72,35 @@ def open_bus(bus: BusSettings, metrics: Metrics) -> Bus:
         streams=bus.streams,
         limits=StreamLimits(
             queue=bus.queue, entries=bus.stream_entries, entry_records=bus.entry_records,
-            entry_bytes=bus.entry_bytes, timeout_s=bus.timeout_s, check_s=bus.check_s,
-            claim_after_s=bus.claim_after_s,
+            entry_bytes=bus.entry_bytes, timeout_s=bus.timeout_s,
+            check_s=max(bus.check_s, around.idle_s), claim_after_s=bus.claim_after_s,
         ),
     )  # fmt: skip
 
 
 def open_live(
-    settings: Settings, profiles: Mapping[str, DeviceProfile], clock: Clock, metrics: Metrics
+    bus: BusSettings,
+    profiles: Mapping[str, DeviceProfile],
+    metrics: Metrics,
+    around: Surroundings,
 ) -> Live:
     """The live state of devices."""
-    bus = settings.bus
     if bus.live_state == "memory":
-        return LiveState(profiles, clock)
+        return LiveState(profiles, around.clock)
     from gateway.live_redis import RedisLiveState  # noqa: PLC0415
 
     return RedisLiveState(
-        profiles, clock, _redis(bus), prefix=bus.prefix, origin=secrets.token_hex(8),
-        timeout_s=bus.timeout_s, show=lambda away: metrics.show_server("live_state", away=away),
+        profiles, around.clock, _redis(bus, around), prefix=bus.prefix,
+        origin=secrets.token_hex(8), timeout_s=bus.timeout_s,
+        show=lambda away: metrics.show_server("live_state", away=away),
     )  # fmt: skip
 
 
-def _redis(bus: BusSettings) -> Redis:
+def _redis(bus: BusSettings, around: Surroundings) -> Redis:
     from gateway.bus.client import open_redis  # noqa: PLC0415
 
     password = _secret("bus.password_file", bus.password_file) or os.environ.get("REDISCLI_AUTH")
-    return open_redis(bus.url, password=password, timeout_s=bus.timeout_s)
+    return (around.redis or open_redis)(bus.url, password=password, timeout_s=bus.timeout_s)
 
 
 def _secret(key: str, path: Path | None) -> str | None:

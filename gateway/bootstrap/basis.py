@@ -53,7 +53,7 @@ def make_basis(
     clock, store = around.clock, settings.store
     engine = open_database(store)
     market, metrics = settings.market, Metrics()
-    carrying = bus or open_bus(settings.bus, metrics)
+    carrying = bus or open_bus(settings.bus, metrics, around)
     heard: list[Callable[[list[Record]], None]] = []
 
     def publish(records: list[Record]) -> None:

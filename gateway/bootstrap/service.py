@@ -72,7 +72,7 @@ def build(
         adapters = field_adapters(settings, around.adapters)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     check_time(settings, profiles)
-    live = open_live(settings, profiles, basis.clock, basis.metrics)
+    live = open_live(settings.bus, profiles, basis.metrics, around)
     observe = _observe(basis, around.idle_s)
     streams = make_streams(basis)
     flags = Flags(writer=basis.writer, clock=basis.clock, profiles=profiles, metrics=basis.metrics)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import NamedTuple
 
 import pytest
 
 from tests.harness.played_day import Played, play
-from tests.harness.servers import PASSWORD, postgres
+from tests.harness.servers import PASSWORD, postgres, redis
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(1000)]
 KINDS = {"ignores", "clamps", "offline", "opts_out", "times_out", "malformed", "replays"}
@@ -24,23 +25,35 @@ FIELDS = {
 COUNTS = {"issued", "applied", "refused", "unreachable", "unconfirmed"}
 
 
+class OnServers(NamedTuple):
+    """A day, and what Redis held at its end."""
+
+    played: Played
+    groups: str
+    live: list[str]
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return play(tmp_path_factory.mktemp("first"), "--seed", "1")
 
 
 @pytest.fixture(scope="module")
-def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    """The day of the first run, with everything stored in PostgreSQL."""
-    folder = tmp_path_factory.mktemp("postgres")
+def on_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnServers]:
+    """The day of the first run on PostgreSQL, with Redis for the bus and the live state."""
+    folder = tmp_path_factory.mktemp("servers")
     secret = folder / "password"
     secret.write_text(PASSWORD)
-    with postgres() as server:
-        url = server.database()
-        yield play(
+    with postgres() as database, redis() as bus:
+        url = database.database()
+        played = play(
             folder / "report", "--seed", "1", FLEXWAY_STORE__DATABASE=url,
             FLEXWAY_STORE__READINGS=url, FLEXWAY_STORE__DATABASE_PASSWORD_FILE=str(secret),
+            FLEXWAY_BUS__KIND="redis", FLEXWAY_BUS__LIVE_STATE="redis", FLEXWAY_BUS__URL=bus.url,
+            FLEXWAY_BUS__PASSWORD_FILE=str(secret),
         )  # fmt: skip
+        groups = bus.keys("XINFO", "GROUPS", "flexway:journal:0")
+        yield OnServers(played, groups, bus.keys("KEYS", "flexway:live:*").split())
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +126,16 @@ def test_what_ignores_or_clamps_is_flagged_within_two_intervals(day: Played) -> 
 
 
 @pytest.mark.parametrize("name", ["report.json", "truth.jsonl", "statement.csv", "report.html"])
-def test_the_day_gives_the_same_result_on_sqlite_and_on_postgresql(
-    first: Played, on_postgres: Played, name: str
+def test_the_day_gives_the_same_result_on_postgresql_and_redis(
+    first: Played, on_servers: OnServers, name: str
 ) -> None:
     """To the byte, the head of the journal's hash chain too: so the same seed is the same day."""
-    assert on_postgres.code == 0, on_postgres.output
-    assert (on_postgres.folder / name).read_bytes() == (first.folder / name).read_bytes()
+    played = on_servers.played
+    assert played.code == 0, played.output
+    assert (played.folder / name).read_bytes() == (first.folder / name).read_bytes()
+
+
+def test_that_day_went_through_redis(on_servers: OnServers) -> None:
+    assert "dispatch" in on_servers.groups
+    assert "observe" in on_servers.groups
+    assert len(on_servers.live) > 50

@@ -23,6 +23,7 @@ from gateway.lockstep.field import Field
 from gateway.lockstep.loop import VirtualLoop
 from gateway.lockstep.mqtt import LockstepMqtt
 from gateway.lockstep.pipe import DevicePipe
+from gateway.lockstep.redis import LockstepRedis
 from gateway.observability.logs import configure_logs
 from gateway.surroundings import Surroundings
 from marketplace_core.dispatch.profile import DeviceProfile
@@ -55,6 +56,7 @@ class VirtualWorld:
         self._application: Application | None = None
         self._running: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
+        self._redis = LockstepRedis()
         self._clients: dict[str, VirtualClient] = {}
         # Not for secrets: ids that are the same in every run of the same day.
         dice = random.Random(0)  # noqa: S311 - see above
@@ -107,7 +109,7 @@ class VirtualWorld:
         self._stop = asyncio.Event()
         around = Surroundings(
             clock=self._clock, time_map=identity(), new_id=self._ids.new,
-            adapters=self._adapters, inline=True, idle_s=_IDLE_S,
+            adapters=self._adapters, redis=self._redis.open, inline=True, idle_s=_IDLE_S,
         )  # fmt: skip
         application = self._application = build(self._settings, around=around)
         started = asyncio.Event()

@@ -11,7 +11,9 @@ from config.settings import Settings
 from gateway.bootstrap.backends import open_bus, open_database
 from gateway.bus.local import LocalBus
 from gateway.observability.metrics import Metrics
+from gateway.surroundings import of_this_machine
 from marketplace_core.errors import ConfigError
+from marketplace_core.simtime import identity
 
 TLS = "?sslmode=verify-full&sslrootcert=ca.pem"
 
@@ -73,5 +75,5 @@ def test_a_password_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_the_default_is_one_process_with_nothing_installed(tmp_path: Path) -> None:
     settings = load(tmp_path, "")
-    assert isinstance(open_bus(settings.bus, Metrics()), LocalBus)
+    assert isinstance(open_bus(settings.bus, Metrics(), of_this_machine(identity())), LocalBus)
     assert settings.store.database.startswith("sqlite:///")
