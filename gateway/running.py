@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -39,6 +39,7 @@ class Running:
         self._plan: dict[str, Allocation] = {}
         self._setpoints: dict[str, Setpoint] = {}
         self._failed: dict[str, str] = {}
+        self._let_go: dict[str, str] = {}
         self._planned_at: datetime | None = None
         self.calls: tuple[Call, ...] = ()
         self.revision = 0
@@ -69,6 +70,16 @@ class Running:
         span = self._submitted.interval
         began = max(self._planned_at, span.start)
         return began + rest <= now and now + 2 * interval < span.end
+
+    def let_go(self, device_ids: Iterable[str], reason: str) -> None:
+        """Devices that an emergency stop took out of this order: they owe, and are not judged."""
+        for device_id in device_ids:
+            self.tracked.pop(device_id, None)
+            self._let_go[device_id] = reason
+
+    def ended(self, setpoint: Setpoint) -> bool:
+        """Whether a setpoint was ended before the order's own end."""
+        return setpoint.valid_until < self.order.interval.end
 
     def heard(self, fact: OrderFact) -> Iterator[tuple[str, datetime, str]]:
         """Take one fact in; yield (device, when, why) of owners that declined."""
@@ -109,13 +120,13 @@ class Running:
                 return
 
     def shortfalls(self) -> tuple[Shortfall, ...]:
-        """Devices that do not do their share, and those that could not be told to."""
+        """Devices that do not do their share, that could not be told to, or were let go."""
         failed = tuple(
             Shortfall(
                 device_id=device_id, contract_id=self._plan[device_id].contract_id,
                 delivered_kw=Kw(0.0), reason=reason,
             )
-            for device_id, reason in self._failed.items()
+            for device_id, reason in {**self._failed, **self._let_go}.items()
             if device_id in self._plan
         )  # fmt: skip
         return (*shortfalls(self.tracked.values()), *failed)
@@ -137,6 +148,8 @@ class Running:
         profile = self._profiles.get(outcome.device_id)
         if setpoint is None or allocation is None or profile is None:
             return
+        if outcome.device_id in self._let_go:
+            return  # it was on its way when the stop overtook it
         self._failed.pop(outcome.device_id, None)
         self.tracked[outcome.device_id] = Tracked(
             profile=profile,

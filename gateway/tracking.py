@@ -23,19 +23,21 @@ from gateway.stages.intake import EMITS, Intake
 from gateway.store.flags import flags_since
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contracts_for, orders_in
+from gateway.store.setpoints import newest_setpoints
 from gateway.store.writer import Writer
 from marketplace_core.commands import RevisePlan
 from marketplace_core.dispatch.bounds import DeviceState
 from marketplace_core.dispatch.lifecycle import RUNNING
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.tracking import FLAG_OF, TRACKING, TrackingRule, missing, track
-from marketplace_core.events import OrderFact
+from marketplace_core.events import EmergencyStopped, OrderFact
 from marketplace_core.ports import Clock, Record
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
 _REMEMBERED: Final = timedelta(days=1)
 """Findings this young are not said again after a restart."""
+_STOPPED: Final = "it was let go by an emergency stop"
 _log = structlog.get_logger(__name__)
 
 
@@ -76,12 +78,16 @@ class Tracker:
             rows = orders_in(connection, RUNNING)
             ids = [row.order.id for row in rows if row.order.interval.end > self._clock.now()]
             self.heard(read_streams(connection, ids) if ids else [])
-        for order in self._running.values():
-            order.resumed(self._clock.now())
+            for order_id, order in self._running.items():
+                told = newest_setpoints(connection, order_id)
+                order.let_go((d for d, s in told.items() if order.ended(s)), _STOPPED)
+                order.resumed(self._clock.now())
 
     def heard(self, records: Iterable[Record]) -> None:
         """Hear of committed facts, in order."""
         for record in records:
+            if isinstance(record.fact, EmergencyStopped):
+                self._let_go(record.fact)
             if not isinstance(record.fact, OrderFact):
                 continue
             order = self._running.setdefault(record.stream, Running(self._profiles))
@@ -92,6 +98,10 @@ class Tracker:
                 )  # fmt: skip
             if order.over:
                 del self._running[record.stream]
+
+    def _let_go(self, stop: EmergencyStopped) -> None:
+        for order in self._running.values():
+            order.let_go((device_id for device_id, _ in stop.devices), _STOPPED)
 
     def stored(self, readings: Sequence[Reading]) -> None:
         """Judge devices under a setpoint by readings that were just stored."""

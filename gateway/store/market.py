@@ -45,8 +45,9 @@ def to_json(value: object) -> str:
 
 
 def assets_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Asset]:
-    """Assets by id; unknown ids are left out."""
-    rows = connection.execute(select(assets.c.document).where(assets.c.id.in_(ids)))
+    """Assets by id, in its order; unknown ids are left out."""
+    query = select(assets.c.document).where(assets.c.id.in_(ids)).order_by(assets.c.id)
+    rows = connection.execute(query)
     found = (msgspec.json.decode(row.document, type=Asset) for row in rows)
     return {asset.id: asset for asset in found}
 
@@ -202,9 +203,9 @@ def orders_overlapping(connection: Connection, need_id: str, span: Interval) -> 
 
 
 def order_days(connection: Connection, feeder_need_ids: Collection[str]) -> list[Interval]:
-    """Intervals of every order of some needs: event days that baselines leave out."""
+    """Intervals of every order of some needs, by order: event days that baselines leave out."""
     query = select(orders.c.document).where(orders.c.need_id.in_(feeder_need_ids))
-    rows = connection.execute(query)
+    rows = connection.execute(query.order_by(orders.c.id))
     return [msgspec.json.decode(row.document, type=Order).interval for row in rows]
 
 

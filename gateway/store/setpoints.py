@@ -138,7 +138,8 @@ def in_force(connection: Connection, at: datetime) -> list[SetpointRow]:
         setpoints.c.state.in_([state.value for state in sent]),
         setpoints.c.valid_from_us <= to_us(at), setpoints.c.valid_until_us > to_us(at),
     )  # fmt: skip
-    return [setpoint_row(row) for row in connection.execute(query)]
+    rows = connection.execute(query.order_by(setpoints.c.valid_from_us, setpoints.c.id))
+    return [setpoint_row(row) for row in rows]
 
 
 def setpoints_of(connection: Connection, order_id: str) -> list[SetpointRow]:
@@ -146,6 +147,16 @@ def setpoints_of(connection: Connection, order_id: str) -> list[SetpointRow]:
     query = select(setpoints).where(setpoints.c.order_id == order_id)
     rows = connection.execute(query.order_by(setpoints.c.device_id, setpoints.c.id))
     return [setpoint_row(row) for row in rows]
+
+
+def newest_setpoints(connection: Connection, order_id: str) -> dict[str, Setpoint]:
+    """What each device was last to be told for an order: its setpoint of the highest revision."""
+    newest: dict[str, Setpoint] = {}
+    for row in setpoints_of(connection, order_id):
+        known = newest.get(row.setpoint.device_id)
+        if known is None or row.setpoint.revision > known.revision:
+            newest[row.setpoint.device_id] = row.setpoint
+    return newest
 
 
 def setpoint_row(row: Row[Any]) -> SetpointRow:

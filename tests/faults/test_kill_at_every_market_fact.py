@@ -23,7 +23,7 @@ from tests.harness.street import DEVICES, ORDER_KW, Street, street
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 MOST = 1_000_000
-# A finding about a device is nobody's request: lost, it is made again from the next readings.
+# A finding about a device is nobody's request: test_kill_at_a_finding.py kills at it.
 MARKET_FACTS = {kind.__name__ for kind in get_args(AnyMarketFact)} - {"DeviceFlagged"}
 UNANSWERED = 2
 """Emergency stops that were written down, and killed before anybody was answered."""

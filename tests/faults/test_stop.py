@@ -142,6 +142,7 @@ def test_a_seller_stops_its_devices_and_not_the_order(tmp_path: Path) -> None:
             assert any(e.get("effect") == "set" and e.get("power_w") == 0.0 for e in held), held
             time.sleep(2.0)
             assert [e for e in sent_after(here, began) if e["device"] == "bat-1"] == []
+            assert here.lab.client("org_operator").get("/v1/flags") == []
             assert here.order(order_id)["state"] in {"delivering", "verified"}
         finally:
             gateway.stop()

@@ -17,7 +17,7 @@ from gateway.stages.intake import Intake
 from gateway.store.writer import Writer
 from gateway.tracking import Tracker
 from marketplace_core.commands import RevisePlan
-from marketplace_core.events import OrderFact
+from marketplace_core.events import EmergencyStopped, OrderFact
 from marketplace_core.ports import Record
 from marketplace_core.verification.flags import FlagKind
 from tests.harness.running_order import MINUTE, ORDER_ID, START, begun, profiles, reading
@@ -97,14 +97,14 @@ class Loop:
             profiles=profiles(), clock=self.clock, metrics=self.metrics,
         )  # fmt: skip
 
-    def hear(self, *facts: OrderFact) -> None:
+    def hear(self, *facts: OrderFact | EmergencyStopped) -> None:
         """The writer committed facts of the order."""
         self.tracker.heard(
             Record(shard=0, sequence=n, at=self.clock.now(), stream=ORDER_ID, fact=fact)
             for n, fact in enumerate(facts)
         )
 
-    def begin(self, *more: OrderFact) -> None:
+    def begin(self, *more: OrderFact | EmergencyStopped) -> None:
         """Within the first minute the order runs: what was before a start is for `restore`."""
         self.clock.happens[START + MINUTE].append(lambda: self.hear(*begun(), *more))
 

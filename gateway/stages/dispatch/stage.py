@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
 from gateway.store.market import is_stopped
-from gateway.store.setpoints import SetpointRow, add_setpoints, setpoints_of
+from gateway.store.setpoints import add_setpoints, newest_setpoints
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.order import Allocation
 from marketplace_core.dispatch.profile import DeviceProfile
@@ -71,10 +71,10 @@ class Dispatch:
             return
         if is_stopped(transaction.connection, fact.order_id):
             return
-        known = _newest(setpoints_of(transaction.connection, fact.order_id))
+        known = newest_setpoints(transaction.connection, fact.order_id)
         setpoints = [
             self._setpoint(fact, allocation) for allocation in fact.allocations
-            if not _stands(known.get(allocation.device_id), allocation)
+            if _is_news(known.get(allocation.device_id), allocation, fact.interval.end)
         ]  # fmt: skip
         add_setpoints(transaction.connection, setpoints)
         transaction.after_commit.append(lambda: self._planned(setpoints))
@@ -94,16 +94,12 @@ class Dispatch:
         )
 
 
-def _newest(rows: Iterable[SetpointRow]) -> dict[str, Setpoint]:
-    """Of each device the setpoint of the highest revision."""
-    newest: dict[str, Setpoint] = {}
-    for row in rows:
-        known = newest.get(row.setpoint.device_id)
-        if known is None or row.setpoint.revision > known.revision:
-            newest[row.setpoint.device_id] = row.setpoint
-    return newest
+def _is_news(known: Setpoint | None, allocation: Allocation, end: datetime) -> bool:
+    """Whether a device is to be told: what does not change is not written again.
 
-
-def _stands(known: Setpoint | None, allocation: Allocation) -> bool:
-    """Whether a device was told this before: what does not change is not written again."""
-    return known is not None and abs(known.power_kw - allocation.power_kw) < _SAME_KW
+    A device whose setpoint was ended before the order's end was let go by an emergency stop:
+    this order never calls it again.
+    """
+    if known is None:
+        return True
+    return known.valid_until >= end and abs(known.power_kw - allocation.power_kw) >= _SAME_KW

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+import msgspec
+
 from gateway.running import Running
 from marketplace_core.dispatch.order import Shortfall
 from marketplace_core.dispatch.tracking import TRACKING, Progress, track
@@ -32,6 +34,7 @@ from tests.harness.running_order import (
     profiles,
     reading,
     refused,
+    setpoint,
     unreachable,
 )
 
@@ -149,6 +152,22 @@ def test_a_device_that_could_not_be_told_owes_its_whole_share_until_it_confirms(
     assert running.lacking([short]) == 4.0
     hear(running, [applied("bat-1", at=START + 5 * MINUTE)])
     assert running.shortfalls() == ()
+
+
+def test_a_device_that_was_let_go_owes_its_share_and_is_judged_no_more() -> None:
+    running = after(*begun())
+    running.let_go(["bat-1", "elsewhere"], "stopped")
+    hear(running, [applied("bat-1", at=START + MINUTE)])  # overtaken by the stop
+    assert set(running.tracked) == {"bat-2"}
+    assert [(s.device_id, s.delivered_kw, s.reason) for s in running.shortfalls()] == [
+        ("bat-1", 0.0, "stopped")
+    ]
+
+
+def test_a_setpoint_that_ends_before_its_order_was_ended() -> None:
+    running = after(*begun())
+    assert not running.ended(setpoint("bat-1"))
+    assert running.ended(msgspec.structs.replace(setpoint("bat-1"), valid_until=START + MINUTE))
 
 
 def test_what_is_lacking_is_the_share_less_what_is_measured() -> None:

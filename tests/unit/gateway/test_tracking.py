@@ -12,10 +12,11 @@ from gateway.stages.intake import EMITS
 from gateway.store.engine import migrate, open_engine
 from gateway.store.facts import record_fact
 from gateway.store.market import add_order
+from gateway.store.setpoints import add_setpoints, end_setpoints
 from gateway.store.writer import Writer
 from marketplace_core.dispatch.lifecycle import OrderState
 from marketplace_core.dispatch.tracking import TRACKING
-from marketplace_core.events import OrderRevised, OrderSubmitted, StreetFact
+from marketplace_core.events import EmergencyStopped, OrderRevised, OrderSubmitted, StreetFact
 from marketplace_core.verification.flags import FlagKind
 from tests.harness.closed_loop import Loop
 from tests.harness.running_order import (
@@ -31,6 +32,7 @@ from tests.harness.running_order import (
     order,
     planned,
     refused,
+    setpoint,
 )
 
 FIRST_LOOK = TRACKING.rest_intervals
@@ -91,6 +93,23 @@ async def test_an_owner_that_declined_is_said_to_opt_out(loop: Loop) -> None:
     assert loop.kinds() == [("bat-1", FlagKind.OPTS_OUT)]
     assert loop.flags.said[0]["since"] == START + MINUTE
     assert loop.flags.said[0]["evidence"] == "not now"
+
+
+async def test_what_an_emergency_stop_let_go_is_made_up_for_and_not_found_fault_with(
+    loop: Loop,
+) -> None:
+    stop = EmergencyStopped(
+        emergency_id="emg_1", by="org_s", scope="organisation org_s", reason="smoke",
+        at=START + MINUTE, orders=(), devices=(("bat-1", "release"),),
+    )  # fmt: skip
+    loop.begin(stop)
+    loop.measure("bat-1", 0, *[0.0] * 9)
+    loop.measure("bat-2", 0, *[4.0] * 9)
+    command, *_ = await loop.run()
+    assert [(s.device_id, s.delivered_kw, s.reason) for s in command.short] == [
+        ("bat-1", 0.0, "it was let go by an emergency stop")
+    ]
+    assert loop.flags.said == []
 
 
 async def test_a_shortfall_above_the_rule_asks_for_a_plan_of_what_is_left(loop: Loop) -> None:
@@ -202,6 +221,27 @@ async def test_after_a_restart_no_plan_is_asked_for_during_the_rest(
     )
     commands = await loop.run()
     assert commands[0].since == restart + TRACKING.rest_intervals * MINUTE
+
+
+async def test_after_a_restart_what_was_let_go_still_owes_and_is_not_judged(
+    engine: Engine, start_writer: Callable[[], Writer]
+) -> None:
+    writer = start_writer()
+    await journal(writer, *begun())
+
+    def let_go(transaction: Any) -> None:
+        add_setpoints(transaction.connection, [setpoint(device) for device in DEVICES])
+        end_setpoints(transaction.connection, START + 9 * MINUTE, ids=["bat-1-r0"])
+
+    await writer.transact(let_go)
+    loop = Loop(engine, 30)
+    loop.clock.at = START + 10 * MINUTE
+    loop.clock.happens[START + 11 * MINUTE].append(lambda: loop.hear(applied(*DEVICES)))
+    loop.measure("bat-1", 11, *[0.0] * 18)
+    loop.measure("bat-2", 11, *[4.0] * 18)
+    commands = await loop.run()
+    assert {short.device_id for command in commands for short in command.short} == {"bat-1"}
+    assert loop.flags.said == []
 
 
 async def test_a_new_setpoint_that_is_not_applied_yet_is_never_flagged(loop: Loop) -> None:
