@@ -18,17 +18,21 @@ from typing import Any
 from adapters.modbus.adapter import ModbusAdapter, ModbusEndpoint
 from adapters.openadr.adapter import OpenAdrAdapter
 from adapters.openadr.config import OpenAdrVen, OpenAdrVtn
+from adapters.webhook.config import WebhookDevice
 from firmware_sim.servers.modbus import BatteryUnit, ModbusServer
 from firmware_sim.servers.mqtt import MqttDevice
 from firmware_sim.servers.openadr import SiteEvent, SiteVen
+from firmware_sim.servers.webhook import Aggregator
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Setpoint, SetpointOutcome
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
 from tests.harness.clocks import IdentityTime, WallClock, eventually
 from tests.harness.fake_adapter import FakeAdapter
+from tests.harness.lab import free_port
 from tests.harness.mqtt import ORG, gateway
 from tests.harness.sinks import ListSink
+from tests.harness.webhook import SECRET, adapter, endpoint, yes
 
 HOST = "127.0.0.1"
 HERE = "dev-here"
@@ -50,6 +54,10 @@ class Bench(ABC):
     """Implements the DeviceAdapter port."""
     command = ""
     """How the device's log calls a setpoint."""
+    measures = True
+    """Whether readings come through the adapter."""
+    remembers = False
+    """Whether it answers for a device that is away by what it told it itself."""
 
     def __init__(self) -> None:
         self.sink = ListSink()
@@ -217,6 +225,42 @@ class OpenAdrBench(Bench):
     def _decide(self, event: SiteEvent) -> bool:
         self.log.append({"received": "event", "event": event.id, "status": event.status})
         return True
+
+
+class WebhookBench(Bench):
+    """An aggregate behind its seller's own backend, and one whose backend is down."""
+
+    measures = False
+    remembers = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._aggregator = Aggregator(yes, secrets=[SECRET])
+
+    def heard(self) -> int:
+        return sum(not message.cancelled for message in self._aggregator.decided)
+
+    def effects(self) -> int:
+        return self.heard()  # it says yes to whatever it decides on
+
+    def commanded_kw(self) -> float | None:
+        return self._aggregator.commanded_kw(datetime.now(UTC), HERE)
+
+    def measure(self, power_kw: float) -> None:
+        raise NotImplementedError(f"{power_kw} kW would come by the API")
+
+    async def prepare(self, stack: AsyncExitStack) -> None:
+        server = await stack.enter_async_context(self._aggregator)
+        endpoints = {
+            HERE: endpoint(server.url, HERE, status_url=server.status_url),
+            AWAY: endpoint(f"http://{HOST}:{free_port()}/hook", AWAY),
+        }
+        devices = [
+            WebhookDevice(device_id=name, organisation=name,
+                          profile=profile(name, "webhook", LeaseKind.EVENT_END))
+            for name in endpoints
+        ]  # fmt: skip
+        self.adapter = await stack.enter_async_context(adapter(devices, endpoints))
 
 
 def setpoint(number: int = 1, **changes: Any) -> Setpoint:

@@ -161,6 +161,29 @@ async def rig(
     **link: Any,
 ) -> AsyncIterator[Rig]:
     known = {one.organisation: one for one in endpoints}
+    bound = [device(name, organisation) for name, organisation in devices]
+    async with _around(bound, known, policy, **link) as here, asyncio.TaskGroup() as tasks:
+        task = None
+        if running:
+            task = tasks.create_task(here.adapter.run(ListSink(), ready=lambda: None))
+        yield here
+        if task is not None:
+            task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def adapter(
+    devices: Sequence[WebhookDevice], endpoints: dict[str, Endpoint]
+) -> AsyncIterator[WebhookAdapter]:
+    """An adapter over endpoints by organisation, for its caller to run."""
+    async with _around(devices, endpoints, FAST) as here:
+        yield here.adapter
+
+
+@contextlib.asynccontextmanager
+async def _around(
+    devices: Sequence[WebhookDevice], known: dict[str, Endpoint], policy: WebhookPolicy, **link: Any
+) -> AsyncIterator[Rig]:
     counts: dict[str, int] = {}
     log = MemoryLog()
 
@@ -171,22 +194,16 @@ async def rig(
         return known.get(organisation)
 
     numbers = iter(range(1_000_000))
-    async with Link(policy, **link) as wire, asyncio.TaskGroup() as tasks:
+    async with Link(policy, **link) as wire:
         courier = Courier(
             wire, log, policy=policy, monotonic=time.monotonic, unix=time.time,
             jitter=lambda: 1.0, count=count,
         )  # fmt: skip
-        adapter = WebhookAdapter(
-            [device(name, organisation) for name, organisation in devices],
-            courier=courier, directory=directory, policy=policy, clock=WallClock(),
+        made = WebhookAdapter(
+            devices, courier=courier, directory=directory, policy=policy, clock=WallClock(),
             time_map=IdentityTime(), new_id=lambda prefix: f"{prefix}_{next(numbers)}",
         )  # fmt: skip
-        task = None
-        if running:
-            task = tasks.create_task(adapter.run(ListSink(), ready=lambda: None))
-        yield Rig(adapter, courier, log, known, counts)
-        if task is not None:
-            task.cancel()
+        yield Rig(made, courier, log, known, counts)
 
 
 async def issue(here: Rig, *setpoints: Setpoint) -> list[SetpointOutcome]:
