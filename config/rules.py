@@ -22,6 +22,8 @@ class Bound(NamedTuple):
 
     location: Location
     device_id: str
+    organisation: str
+    """Whose it is; empty where the configuration does not say."""
     profile: ProfileSettings
     driven: bool
     """Whether it is ever sent a setpoint: a meter is not."""
@@ -37,7 +39,8 @@ def devices_of(settings: Settings) -> Iterator[Bound]:
                 profile = getattr(item, "profile", None)
                 if isinstance(profile, ProfileSettings):
                     driven = getattr(item, "role", "") != "meter"
-                    yield Bound((section, key, number), item.device_id, profile, driven)
+                    location = (section, key, number)
+                    yield Bound(location, item.device_id, item.organisation, profile, driven)
 
 
 def broken_rules(settings: Settings) -> list[Finding]:
@@ -74,6 +77,17 @@ def _safety(settings: Settings) -> Iterator[Finding]:
             message="tls_certificate, tls_key or ca_certificate is missing",
             remedy="VENs are served over TLS only: give all three",
         )
+
+
+def _owners(settings: Settings) -> Iterator[Finding]:
+    """What is bound to nobody belongs to whoever registers it first."""
+    for bound in devices_of(settings) if not settings.lab else ():
+        if not bound.organisation:
+            yield Finding(
+                location=(*bound.location, "organisation"),
+                message=f"{bound.device_id} belongs to nobody",
+                remedy="name the organisation that may register it: any other could, too",
+            )  # fmt: skip
 
 
 def _profiles(settings: Settings) -> Iterator[Finding]:
@@ -245,6 +259,6 @@ def _vens(settings: Settings) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _profiles,
-    _modbus, _mqtt, _vens,
+    _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _owners,
+    _profiles, _modbus, _mqtt, _vens,
 )  # fmt: skip

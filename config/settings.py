@@ -139,6 +139,8 @@ class ModbusDeviceSettings(Section):
     """One Modbus TCP unit."""
 
     device_id: str
+    organisation: str = ""
+    """Whose it is; only in a lab it may be left out: the first to register it has it then."""
     host: str
     port: int = 502
     unit: int = Field(default=1, ge=0, le=247)
@@ -182,6 +184,8 @@ class OpenAdrVenSettings(Section):
     """One VEN that may register."""
 
     device_id: str
+    organisation: str = ""
+    """Whose it is; only in a lab it may be left out: the first to register it has it then."""
     ven_name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]*$")
     fingerprint: str = Field(default="", pattern="^$|^[0-9A-F]{2}(:[0-9A-F]{2}){9}$")
     """Last ten bytes of the SHA-256 of its client certificate, as AA:BB:.."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from config.rules import devices_of
 from config.settings import Settings
 from gateway.api.auth import Authenticator, FailedLogins, Principal
 from gateway.bootstrap.basis import Basis
@@ -36,7 +37,7 @@ def api_parts(basis: Basis, key: Ed25519PrivateKey, *, inline: bool) -> dict[str
     return {
         "engine": basis.engine, "reads": reads, "writer": basis.writer, "clock": basis.clock,
         "grid": basis.grid, "readings": basis.readings, "metrics": basis.metrics,
-        "market": Market(basis.clock, basis.new_id, _owners(basis.settings)),
+        "market": Market(basis.clock, basis.new_id, owners_in(basis.settings)),
         "confirmations": _confirmations(basis, key),
         "authenticator": _authenticator(basis.settings, reads, key),
         "max_body_bytes": basis.settings.api.max_body_bytes,
@@ -87,9 +88,10 @@ def _authenticator(settings: Settings, reads: Reads, key: Ed25519PrivateKey) -> 
     )
 
 
-def _owners(settings: Settings) -> dict[str, str]:
+def owners_in(settings: Settings) -> dict[str, str]:
     """Organisations that the configuration binds devices to."""
-    return {device.device_id: device.organisation for device in settings.mqtt.devices}
+    return {bound.device_id: bound.organisation for bound in devices_of(settings)
+            if bound.organisation}  # fmt: skip
 
 
 def _verify(basis: Basis) -> Verdict:

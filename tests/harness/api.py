@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,8 @@ ASSET = {"id": "ast-1", "feeder": "F-1", "technology": "battery", "devices": ["b
          "meter": "m-1", "measurement_point": "site_net", "up_kw": 5.0}  # fmt: skip
 
 
-def settings(folder: Path, **api: Any) -> Settings:
+def settings(folder: Path, sections: Mapping[str, Any] | None = None, **api: Any) -> Settings:
+    """`sections` are others of the configuration, as a file would have them."""
     clients = tuple(
         ClientSettings(organisation=name, role=role, token_sha256=sha256(name))  # type: ignore[arg-type]
         for name, role in ROLES.items()
@@ -37,6 +38,7 @@ def settings(folder: Path, **api: Any) -> Settings:
         lab=True, store=store,
         api=ApiSettings(port=0, clients=clients, max_body_bytes=200_000, **api),
         market=MarketSettings(timezone="UTC", settlement_minutes=5, currency="USD"),
+        **(sections or {}),
     )  # fmt: skip
 
 
@@ -45,16 +47,20 @@ def sha256(token: str) -> str:
 
 
 @asynccontextmanager
-async def service(folder: Path, **api: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def service(
+    folder: Path, sections: Mapping[str, Any] | None = None, **api: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """The service on a free port; `api` are settings of the API."""
-    async with running(folder, **api) as (client, _):
+    async with running(folder, sections, **api) as (client, _):
         yield client
 
 
 @asynccontextmanager
-async def running(folder: Path, **api: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Application]]:
+async def running(
+    folder: Path, sections: Mapping[str, Any] | None = None, **api: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Application]]:
     """The same, with what runs behind the port."""
-    application = build(settings(folder, **api))
+    application = build(settings(folder, sections, **api))
     stop, started = asyncio.Event(), asyncio.Event()
     url = "http://{}:{}".format(*application.listener.getsockname())
     async with asyncio.TaskGroup() as tasks:

@@ -152,6 +152,7 @@ def _modbus(scenario: Json, where: Addresses) -> Sequence[Json]:
     return [
         {
             "device_id": home[role],
+            "organisation": home["seller"],
             "role": role,
             "meter_sign": -1 if role == "meter" else None,
             **where.modbus[home[role]],
@@ -190,7 +191,8 @@ def _vens(scenario: Json, where: Addresses) -> Sequence[Json]:
     profiles = _profiles(scenario)
     return [
         {
-            "device_id": site["id"], "ven_name": site["ven_name"], "profile": profiles[site["id"]],
+            "device_id": site["id"], "organisation": site["seller"],
+            "ven_name": site["ven_name"], "profile": profiles[site["id"]],
             "fingerprint": where.fingerprints.get(site["id"], ""),
         }
         for site in scenario["sites"]

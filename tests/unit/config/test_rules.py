@@ -14,6 +14,7 @@ SITE = '[api]\ntls_certificate = "c.pem"\ntls_key = "k.pem"\n'
 BATTERY = """\
 [[modbus.devices]]
 device_id = "bat-1"
+organisation = "org_s"
 host = "192.0.2.1"
 role = "battery"
 serial = "SN1"
@@ -32,6 +33,7 @@ ca_certificate = "ca.pem"
 port = 8081
 [[openadr.vens]]
 device_id = "home-1"
+organisation = "org_s"
 ven_name = "home-1"
 fingerprint = "00:11:22:33:44:55:66:77:88:99"
 [openadr.vens.profile]
@@ -67,22 +69,26 @@ def test_a_whole_site_has_nothing_wrong_with_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "before", "after", "place", "message"),
     [
-        (BATTERY, "lease_s = 600", "", (PROFILE + ".lease_s", 9), "without lease_s"),
-        (BATTERY, "lease_s = 600", "lease_s = 60", (PROFILE + ".lease_s", 13),
+        (BATTERY, "lease_s = 600", "", (PROFILE + ".lease_s", 10), "without lease_s"),
+        (BATTERY, "lease_s = 600", "lease_s = 60", (PROFILE + ".lease_s", 14),
          "a lease of 60 s is not longer than the telemetry interval of 60 s"),
-        (BATTERY, "min_kw = -5", "min_kw = 6", (PROFILE + ".min_kw", 10),
+        (BATTERY, "min_kw = -5", "min_kw = 6", (PROFILE + ".min_kw", 11),
          "min_kw 6 is above max_kw 5"),
-        (BATTERY, "max_kw = 5", "max_kw = 5\nfallback_kw = 9", (PROFILE + ".fallback_kw", 12),
+        (BATTERY, "max_kw = 5", "max_kw = 5\nfallback_kw = 9", (PROFILE + ".fallback_kw", 13),
          "9 kW is outside -5 to 5 kW"),
         (BATTERY, "[modbus.devices.profile]", "[modbus.devices.profile]\ntelemetry_s = 900",
-         (PROFILE + ".lease_s", 14), "not longer than the telemetry interval"),
+         (PROFILE + ".lease_s", 15), "not longer than the telemetry interval"),
         (VEN + BATTERY, '"bat-1"', '"home-1"', ("openadr.vens.0.device_id", 10),
          "'home-1' is bound twice, here and at modbus.devices.0"),
+        (BATTERY, 'organisation = "org_s"', "", ("modbus.devices.0.organisation", 4),
+         "bat-1 belongs to nobody"),
+        (VEN, 'organisation = "org_s"', "", ("openadr.vens.0.organisation", 9),
+         "home-1 belongs to nobody"),
         (VEN, "port = 8081", "port = 8443", ("openadr.port", 8), "port 8443 is the API's as well"),
         (VEN, 'fingerprint = "00', '# "00', ("openadr.vens.0.fingerprint", 9),
          "has no fingerprint"),
         (VEN, 'ca_certificate = "ca.pem"', "", ("openadr", 4), "ca_certificate is missing"),
-        (VEN, 'ven_name = "home-1"', 'ven_name = "1home"', ("openadr.vens.0.ven_name", 11),
+        (VEN, 'ven_name = "home-1"', 'ven_name = "1home"', ("openadr.vens.0.ven_name", 12),
          "should match pattern"),
         (CHARGER, '"org_s"', '"org/s"', ("mqtt.devices.0.organisation", 9),
          "cannot stand in a topic"),
