@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help venv demo test lint bench lock clean
+.PHONY: help venv demo test days lint bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,6 +25,9 @@ demo: venv ## a summer day on one feeder, over sockets: make demo ARGS="--seed 7
 test: venv ## all tests; installs mosquitto, redis, postgresql, chromium, strace by apt when missing
 	bash scripts/services.sh mosquitto redis-server postgresql chromium strace
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+days: venv ## twenty seeds of the day in virtual time, judged against the truth: make days ARGS="21 40"
+	$(BIN)/python -m tests.days $(ARGS)
 
 lint: venv ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
