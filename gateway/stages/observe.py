@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -16,11 +17,13 @@ from gateway.store.delivery import (
     expect,
     instruct,
     windows_ending_after,
+    windows_of,
     windows_open,
 )
 from gateway.store.facts import record_fact
-from gateway.store.market import assets_by_id, contract_by_id, order_by_id
+from gateway.store.market import contract_by_id, order_by_id
 from gateway.store.readings import Readings
+from gateway.store.registry import meters_of_assets
 from gateway.store.writer import Transaction, Writer
 from marketplace_core.events import OrderFact, OrderPlanned, OrderStopped, WindowClosed
 from marketplace_core.intervals import Interval, SettlementGrid
@@ -84,7 +87,7 @@ class Observe:
         fact = record.fact
         if isinstance(fact, OrderStopped):
             end_instructions(transaction.connection, fact.order_id, fact.at)
-            transaction.after_commit.append(self._reload)
+            transaction.after_commit.append(partial(self._reload, fact.order_id))
             return
         if not isinstance(fact, OrderPlanned):
             return
@@ -100,7 +103,7 @@ class Observe:
             )  # fmt: skip
             if after is not None:
                 expect(connection, fact.order_id, call.contract_id, self._grid.periods(after))
-        transaction.after_commit.append(self._reload)
+        transaction.after_commit.append(partial(self._reload, fact.order_id))
 
     def stored(self, readings: Sequence[Reading]) -> None:
         """Hear of new readings: those that touch a closed window reopen the question."""
@@ -117,7 +120,7 @@ class Observe:
 
     async def run(self) -> None:
         """Close windows until cancelled."""
-        self._reload()
+        self._restore()
         while True:
             self._wake.clear()
             now = self._clock.now()
@@ -183,16 +186,29 @@ class Observe:
             series=watched.series,
         )
 
-    def _reload(self) -> None:
+    def _restore(self) -> None:
+        """Watch what was watched when the process ended."""
         since = self._clock.now() - self._late_for
         with self._engine.connect() as connection:
-            for row in windows_open(connection):
-                key = (row.order_id, row.contract_id, row.period.start)
-                self._open[key] = Watched(row, _meters(connection, row.contract_id))
-            for row in windows_ending_after(connection, since):
-                key = (row.order_id, row.contract_id, row.period.start)
-                self._closed[key] = Watched(row, _meters(connection, row.contract_id))
+            self._watch(connection, windows_open(connection))
+            self._watch(connection, windows_ending_after(connection, since))
+
+    def _reload(self, order_id: str) -> None:
+        """Watch the windows of an order as they stand now."""
+        with self._engine.connect() as connection:
+            rows = windows_of(connection, order_id)
+            self._watch(connection, sorted(rows, key=lambda row: row.period.end))
         self._wake.set()
+
+    def _watch(self, connection: Connection, rows: Sequence[WindowRow]) -> None:
+        meters = {
+            contract_id: _meters(connection, contract_id)
+            for contract_id in {row.contract_id for row in rows}
+        }
+        for row in rows:
+            key = (row.order_id, row.contract_id, row.period.start)
+            kept = self._open if row.closed is None else self._closed
+            kept[key] = Watched(row, meters[row.contract_id])
 
     def _forget(self, now: datetime) -> None:
         for key, watched in list(self._closed.items()):
@@ -201,6 +217,4 @@ class Observe:
 
 
 def _meters(connection: Connection, contract_id: str) -> tuple[str, ...]:
-    contract = contract_by_id(connection, contract_id)
-    assets = assets_by_id(connection, contract.assets)
-    return tuple(sorted(asset.meter for asset in assets.values()))
+    return tuple(meters_of_assets(connection, contract_by_id(connection, contract_id).assets))

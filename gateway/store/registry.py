@@ -62,6 +62,12 @@ def meters_of(connection: Connection, viewer: Viewer) -> set[str]:
     return set(connection.scalars(query))
 
 
+def meters_of_assets(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Meters of some assets, by name; unknown assets are left out."""
+    pairs = _pairs(connection, asset_meters.c.asset_id, asset_meters.c.series, ids)
+    return sorted(series for _, series in pairs)
+
+
 def owners_of(connection: Connection, devices: Collection[str]) -> dict[str, str]:
     """Organisations whose assets some devices belong to, by device."""
     return dict(

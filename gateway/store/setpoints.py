@@ -76,12 +76,17 @@ def set_states(connection: Connection, ids: Collection[str], state: SetpointStat
     connection.execute(update(setpoints).where(setpoints.c.id.in_(ids)).values(state=state.value))
 
 
-def record_outcome(connection: Connection, outcome: SetpointOutcome) -> None:
-    """Keep the outcome of one setpoint and the state it means."""
-    values = {"state": state_of(outcome).value, "outcome": to_json(outcome)}
-    connection.execute(
-        update(setpoints).where(setpoints.c.id == outcome.setpoint_id).values(values)
-    )
+def record_outcomes(connection: Connection, outcomes: Sequence[SetpointOutcome]) -> None:
+    """Keep the outcome of setpoints and the state it means."""
+    rows = [
+        {"key": each.setpoint_id, "told": state_of(each).value, "answer": to_json(each)}
+        for each in outcomes
+    ]
+    if rows:
+        statement = update(setpoints).where(setpoints.c.id == bindparam("key"))
+        connection.execute(
+            statement.values(state=bindparam("told"), outcome=bindparam("answer")), rows
+        )
 
 
 def state_of(outcome: SetpointOutcome) -> SetpointState:

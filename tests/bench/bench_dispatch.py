@@ -31,7 +31,7 @@ _COMMANDS = "flexway/v1/+/+/+/command"
 def device_settings() -> list[dict[str, Any]]:
     profile = {
         "min_kw": -7.0, "max_kw": 0.0, "control": "limit", "lease": "time_to_live",
-        "lease_s": 3600.0, "notice_s": 86_400.0, "telemetry_s": 3600.0,
+        "lease_s": 14_400.0, "notice_s": 86_400.0, "telemetry_s": 3600.0,
     }  # fmt: skip
     return [
         {"device_id": f"ev-{n:05d}", "organisation": "org_seller", "profile": profile}

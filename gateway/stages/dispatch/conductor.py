@@ -145,8 +145,7 @@ class Conductor:
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()
-        for held in [held for held in self._held.values() if held.over(now)]:
-            self._start(tasks, [held], self._end)
+        self._end_due(tasks, now)
         self._send_due(tasks, now)
         for held in self._held.values():
             if held.busy or held.retry_at > monotonic:
@@ -155,6 +154,19 @@ class Conductor:
                 self._start(tasks, [held], self._driver.refresh)
             elif held.state in _RETRIED:
                 self._start(tasks, [held], self._driver.resolve)
+
+    def _end_due(self, tasks: asyncio.TaskGroup, now: datetime) -> None:
+        """End what is over; a device that something else was sent to is not released."""
+        over = [held for held in self._held.values() if held.over(now)]
+        if not over:
+            return
+        driven = {
+            held.setpoint.device_id for held in self._held.values()
+            if not held.over(now) and held.state is not SetpointState.PLANNED
+        }  # fmt: skip
+        for held in over:
+            release = held.setpoint.device_id not in driven
+            self._start(tasks, [held], partial(self._end, release=release))
 
     def _send_due(self, tasks: asyncio.TaskGroup, now: datetime) -> None:
         """Send what is due, each in place of the earlier revisions for its device.
@@ -205,16 +217,9 @@ class Conductor:
                 held.busy = False
             self._wake.set()
 
-    async def _end(self, group: list[Held]) -> None:
+    async def _end(self, group: list[Held], *, release: bool) -> None:
         for held in group:
-            successor = any(
-                other is not held
-                and other.setpoint.device_id == held.setpoint.device_id
-                and not other.over(self._clock.now())
-                and other.state is not SetpointState.PLANNED
-                for other in self._held.values()
-            )
-            await self._driver.end(held, release=not successor)
+            await self._driver.end(held, release=release)
             self._held.pop(held.setpoint.id, None)
 
     def _nap(self) -> float:

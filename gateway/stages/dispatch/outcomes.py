@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.observability.metrics import Metrics
 from gateway.stages.dispatch.stage import EMITS
 from gateway.store.facts import record_fact
-from gateway.store.setpoints import SetpointState, record_outcome, set_states, state_of
+from gateway.store.setpoints import SetpointState, record_outcomes, set_states, state_of
 from gateway.store.writer import Transaction, Writer
 from marketplace_core.dispatch.setpoint import (
     Applied,
@@ -70,8 +70,7 @@ class OutcomeJournal:
             for (order_id, revision), group in by_order.items():
                 for fact in _facts(order_id, revision, group):
                     record_fact(transaction, fact)
-            for outcome in outcomes:
-                record_outcome(transaction.connection, outcome)
+            record_outcomes(transaction.connection, outcomes)
 
         await self._writer.transact(work, emits=EMITS)
         for outcome in outcomes:
