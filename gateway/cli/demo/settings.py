@@ -80,7 +80,7 @@ def gateway_settings(
             "store": {"root_every_s": 1.0 if timeline else 900.0},
             "api": {"port": where.api_port, "clients": _clients(scenario, tokens)},
             "observe": {"rebound_s": 3600.0},
-            "modbus": {"timeout_s": 0.4, "devices": _modbus(scenario, where)},
+            "modbus": {"timeout_s": 0.8, "devices": _modbus(scenario, where)},
             "mqtt": {
                 "port": where.broker_port,
                 "tls": False,
