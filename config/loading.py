@@ -26,6 +26,8 @@ from config.settings import Settings, StoreSettings
 from marketplace_core.errors import ConfigError
 
 _LINE = re.compile(r"\(at line (\d+)")
+_SECRET = ("token", "password", "secret")
+"""What stands under such a name is never repeated: it may be the secret itself by mistake."""
 _REMEDIES = {
     "missing": "add it here",
     "greater_than": "give a number above {gt}",
@@ -109,7 +111,8 @@ def _explain(item: ErrorDetails) -> Finding:
         hint = nearest(str(location[-1]), names_at(Settings, location[:-1]))
         return Finding(location=location, message="unknown key", remedy=hint)
     message = item["msg"]
-    if kind != "missing" and isinstance(item["input"], str | int | float):
+    may_be_shown = not any(word in str(location[-1:]) for word in _SECRET)
+    if kind != "missing" and may_be_shown and isinstance(item["input"], str | int | float):
         message = f"{message}, not {item['input']!r}"
     remedy = _REMEDIES.get(kind, "config/default.toml shows its form")
     return Finding(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
+
+_OWN: Final = ("adapters", "config", "firmware_sim", "gateway")
+"""Whose lines a debug level shows."""
 
 
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
@@ -35,7 +38,11 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    wanted = logging.getLevelNamesMapping()[level.upper()]
+    # Libraries tell whole requests when they debug, the headers with the tokens too.
+    root.setLevel(max(wanted, logging.INFO))
+    for own in _OWN:
+        logging.getLogger(own).setLevel(wanted)
     for noisy in ("httpx", "httpcore", "gmqtt", "openleadr", "apscheduler", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It dumps its last frames with every timeout, which the adapter reports in a line of its own.

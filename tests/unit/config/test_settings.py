@@ -149,6 +149,18 @@ def test_a_database_elsewhere_is_left_alone(load: Load) -> None:
         assert load(f'lab = true\n[store]\ndatabase = "{url}"').store.database == url
 
 
+def test_a_token_in_place_of_its_hash_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text(
+        'lab = true\n[[api.clients]]\norganisation = "org_a"\nrole = "buyer"\n'
+        'token_sha256 = "my-plain-token"\n'
+    )
+    with pytest.raises(ConfigError) as refused:
+        load_settings(path, {})
+    assert "api.clients.0.token_sha256" in str(refused.value)
+    assert "my-plain-token" not in str(refused.value)
+
+
 @pytest.mark.parametrize("content", [b"lab = ", b"lab = \xff\xfe"])
 def test_a_file_that_is_not_toml_says_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.toml"
