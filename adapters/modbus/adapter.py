@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -41,6 +42,8 @@ _POWER_MODELS: dict[Role, tuple[int, ...]] = {
 _STORAGE = 713
 _READ_BACK_KW = 0.05
 """Registers are scaled integers: a read-back this near is the setpoint."""
+_TIMER_S = 2.0
+"""Wall seconds: a revert timer of less may read 0 while it runs, because it counts whole ones."""
 _GAP_INTERVALS = 3.0
 """A sample stands for at most this many poll intervals; what is longer is a gap."""
 _log = structlog.get_logger(__name__)
@@ -204,10 +207,13 @@ class ModbusAdapter:
     async def _set(
         self, bound: _Bound, setpoint: Setpoint, points: Callable[[Control], dict[str, float]]
     ) -> SetpointOutcome:
+        lease_s = self._clock.wall_seconds(setpoint.lease_s)
+
         def matches(in_force: InForce) -> bool:
             power = in_force.power_kw
             near = power is not None and abs(power - setpoint.power_kw) <= _READ_BACK_KW
-            return in_force.active and near
+            stands_still = in_force.lease_wall_s == 0 and lease_s >= _TIMER_S
+            return in_force.active and near and not stands_still
 
         return await self._write(bound, setpoint.id, points, matches)
 
@@ -233,6 +239,9 @@ class ModbusAdapter:
         except LinkError as error:
             return _failed(error, setpoint_id, device_id, at)
         if not matches(in_force):
+            if in_force.active and in_force.lease_wall_s == 0:
+                with suppress(LinkError, SunSpecError):  # nothing else would ever end it
+                    await bound.unit.write(control.model, control.stop())
             return Refused(
                 setpoint_id=setpoint_id, device_id=device_id, at=at,
                 reason="it reads back something else", evidence=repr(in_force),

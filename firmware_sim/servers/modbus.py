@@ -43,6 +43,8 @@ class Faults:
     """Refuses writes with this code."""
     ignores: bool = False
     """Acknowledges writes and keeps its registers as they were."""
+    no_timer: bool = False
+    """Takes the revert time and never counts it down."""
 
 
 class Unit:
@@ -187,7 +189,8 @@ class BatteryUnit(Unit):
         if offset == model.points["WSetEna"].offset:
             seconds = self._get(704, "WSetRvrtTms")
             enabled = self._get(704, "WSetEna") == 1
-            self._deadline = self._monotonic() + seconds if enabled and seconds else None
+            counts = enabled and seconds and not self.faults.no_timer
+            self._deadline = self._monotonic() + seconds if counts else None
             self._put(704, "WSetRvrtRem", seconds if self._deadline is not None else 0)
         self._settle("set")
 

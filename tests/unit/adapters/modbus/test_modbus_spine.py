@@ -89,6 +89,16 @@ async def test_unit_that_acknowledges_and_ignores_is_refused_with_evidence() -> 
         assert "active=False" in outcome.evidence
 
 
+async def test_a_unit_whose_revert_timer_stands_still_is_refused_and_let_go() -> None:
+    """It would hold the setpoint for ever if the gateway died."""
+    async with rig() as lab:
+        lab.battery.faults.no_timer = True
+        outcome = await lab.issue(setpoint())
+        assert isinstance(outcome, Refused)
+        assert "lease_wall_s=0.0" in outcome.evidence
+        assert lab.battery.commanded_kw() is None
+
+
 async def test_silent_unit_is_unreachable() -> None:
     async with rig() as lab:
         lab.battery.faults.silent = True
