@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once, replay_of
+from gateway.api.idempotency import KEYED, once, replay_of
 from gateway.api.rehearsal import rehearsal
 from gateway.api.schemas import DryRunBody, EmergencyBody, StopBody
 from gateway.api.services import Using, json_response
@@ -31,7 +31,7 @@ async def dry_run(body: DryRunBody, services: Using, caller: Caller) -> Response
     return json_response({**shown, "expires": expires, "confirm": token})
 
 
-@router.post("/orders/{order_id}/stop")
+@router.post("/orders/{order_id}/stop", openapi_extra=KEYED)
 async def stop_order(
     order_id: str, body: StopBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -52,7 +52,7 @@ async def stop_order(
     return await once(request, services, caller, work, status=200)
 
 
-@router.post("/emergency-stop")
+@router.post("/emergency-stop", openapi_extra=KEYED)
 async def emergency_stop(
     body: EmergencyBody, request: Request, services: Using, caller: Caller
 ) -> Response:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import Connection
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once
+from gateway.api.idempotency import KEYED, once
 from gateway.api.instants import Instant
 from gateway.api.paging import Paging, page_response
 from gateway.api.rehearsal import rehearsal
@@ -43,7 +43,7 @@ def _order_filter(
     return OrderFilter(state=state, need_id=need_id, since=since, until=until)
 
 
-@router.post("/orders", status_code=202)
+@router.post("/orders", status_code=202, openapi_extra=KEYED)
 async def submit_order(
     body: OrderBody, request: Request, services: Using, caller: Caller
 ) -> Response:
