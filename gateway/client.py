@@ -30,9 +30,9 @@ class Client:
         """Register or update assets."""
         return self._call("PUT", "/v1/assets", json=list(assets), headers=_once(key))
 
-    def import_readings(self, csv_text: str) -> Any:
+    def import_readings(self, csv_text: str, *, key: str = "") -> Any:
         """Import meter history; the answer lists rows that were refused."""
-        headers = {"Content-Type": "text/csv"}
+        headers = {"Content-Type": "text/csv", **_once(key)}
         content = csv_text.encode()
         return self._call("POST", "/v1/readings/import", content=content, headers=headers)
 
@@ -60,9 +60,10 @@ class Client:
         """Submit an order."""
         return self._call("POST", "/v1/orders", json=order, headers=_once(key))
 
-    def register_webhook(self, url: str, events: Sequence[str]) -> Any:
+    def register_webhook(self, url: str, events: Sequence[str], *, key: str = "") -> Any:
         """Say where this organisation is told of things; the answer holds the secret."""
-        return self._call("POST", "/v1/webhooks", json={"url": url, "events": list(events)})
+        body = {"url": url, "events": list(events)}
+        return self._call("POST", "/v1/webhooks", json=body, headers=_once(key))
 
     def get(self, path: str, **params: str) -> Any:
         """Read any resource; a list is read to its end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 
@@ -29,36 +29,14 @@ from gateway.store.webhooks import (
     webhook_by_id,
     webhooks_of,
 )
-from gateway.store.writer import Writer
+from gateway.store.writer import Transaction, Writer
+from gateway.webhook_views import Answers, KeptAnswer, PingResult, WebhookView
 from marketplace_core.errors import RejectedError
 
 EVENTS: Final = (
     DISPATCH, "order.planned", "order.infeasible", "order.rejected", "order.settled",
 )  # fmt: skip
 """What an endpoint can take."""
-
-
-class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint as its organisation sees it; never with a secret."""
-
-    id: str
-    url: str
-    status_url: str
-    events: tuple[str, ...]
-    created: datetime
-    state: str
-    """`unheard` since the start of the service, `healthy`, `failing` or `broken`."""
-    last_fault: str
-    previous_secret_until: datetime | None
-
-
-class PingResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a test delivery."""
-
-    delivered: bool
-    http_status: int | None
-    latency_ms: int | None
-    detail: str
 
 
 class Webhooks:
@@ -94,13 +72,22 @@ class Webhooks:
         self._registering: set[str] = set()
 
     async def register(
-        self, organisation: str, *, url: str, status_url: str, events: tuple[str, ...]
+        self,
+        organisation: str,
+        answers: Answers,
+        *,
+        url: str,
+        status_url: str,
+        events: tuple[str, ...],
     ) -> tuple[WebhookView, str]:
-        """Challenge an endpoint, then keep it; returns its secret, this once.
+        """Challenge an endpoint, then keep it; returns its secret, to a repeat the same one.
 
         Raises:
             RequestError: the URL is not taken, or the endpoint did not echo the challenge.
         """
+        kept = await self._writer.transact(lambda tx: answers.kept(tx.connection))
+        if kept is not None:
+            return self._opened(kept)
         self._check(url, status_url)
         await self._challenge_alone(organisation, url)
         secret, webhook_id = self._new_secret(), self._new_id("whk")
@@ -109,10 +96,16 @@ class Webhooks:
             events=events, created=self._wall(),
             secret=self._sealer.seal(secret, bound_to=webhook_id),
         )  # fmt: skip
-        await self._writer.transact(lambda tx: add_webhook(tx.connection, row))
-        return self._view(row), secret
 
-    async def rotate(self, organisation: str, webhook_id: str) -> tuple[WebhookView, str]:
+        def work(connection: Connection) -> WebhookRow:
+            add_webhook(connection, row)
+            return row
+
+        return await self._once(answers, work)
+
+    async def rotate(
+        self, organisation: str, webhook_id: str, answers: Answers
+    ) -> tuple[WebhookView, str]:
         """Make a new secret; messages carry a signature of the old one too for a while."""
         secret = self._new_secret()
         sealed = self._sealer.seal(secret, bound_to=webhook_id)
@@ -123,8 +116,7 @@ class Webhooks:
             replace_secret(connection, row, secret=sealed, previous_until=until)
             return webhook_by_id(connection, organisation, webhook_id)
 
-        row = await self._writer.transact(lambda tx: work(tx.connection))
-        return self._view(row), secret
+        return await self._once(answers, work)
 
     def owned(self, organisation: str) -> list[WebhookView]:
         """The endpoints of an organisation."""
@@ -160,6 +152,26 @@ class Webhooks:
             latency_ms=round(exchange.latency_s * 1000),
             detail="" if isinstance(reply, Accepted) else reply.reason,
         )
+
+    async def _once(
+        self, answers: Answers, work: Callable[[Connection], WebhookRow]
+    ) -> tuple[WebhookView, str]:
+        """Do the work unless its answer is kept, and keep that in the same transaction."""
+
+        def unit(transaction: Transaction) -> bytes:
+            kept = answers.kept(transaction.connection)
+            if kept is not None:
+                return kept
+            row = work(transaction.connection)
+            answer = msgspec.json.encode(KeptAnswer(view=self._view(row), sealed=row.secret))
+            answers.keep(transaction.connection, answer)
+            return answer
+
+        return self._opened(await self._writer.transact(unit))
+
+    def _opened(self, kept: bytes) -> tuple[WebhookView, str]:
+        answer = msgspec.json.decode(kept, type=KeptAnswer)
+        return answer.view, self._sealer.open(answer.sealed, bound_to=answer.view.id)
 
     def _own(self, organisation: str, webhook_id: str) -> WebhookRow:
         with self._engine.connect() as connection:

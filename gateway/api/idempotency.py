@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import msgspec
 from fastapi import Request, Response
@@ -15,7 +16,17 @@ from gateway.store.tables import idempotency
 from gateway.store.writer import Transaction
 from marketplace_core.errors import RejectedError, RequestError
 
-_LONGEST = 128
+_LONGEST: Final = 128
+KEYED: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key", "in": "header", "required": False,
+            "description": "A repeat with the same key gets the same answer and does nothing",
+            "schema": {"type": "string", "minLength": 1, "maxLength": _LONGEST},
+        }
+    ]
+}  # fmt: skip
+"""What the OpenAPI document says of an operation that takes a key."""
 
 
 class Replay:
@@ -55,13 +66,20 @@ class Replay:
             )
         )  # fmt: skip
 
+    def keep_first(self, connection: Connection, body: bytes) -> bytes:
+        """Keep an answer unless one is kept; the one that is kept then."""
+        kept = self.kept(connection)
+        if kept is None:
+            self.keep(connection, body)
+        return body if kept is None else kept
+
 
 async def replay_of(request: Request, caller: Principal) -> Replay:
     """What a repeat of this request would find. RequestError when the key cannot be one."""
     key = request.headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= _LONGEST and key.isascii() and key.isprintable()):
         raise RequestError(
-            "the key cannot be kept", field="Idempotency-Key",
+            f"a key of {len(key)} characters, or of these, cannot be kept", field="Idempotency-Key",
             rule=f"1 to {_LONGEST} printable ASCII characters",
         )  # fmt: skip
     parts = (request.method, request.url.path, request.url.query)
@@ -94,3 +112,22 @@ async def once(
 
     body = await services.writer.transact(unit)
     return Response(body, status, media_type="application/json")
+
+
+async def once_elsewhere(
+    request: Request,
+    services: Services,
+    caller: Principal,
+    work: Callable[[], Awaitable[object]],
+) -> Response:
+    """The same for work that is durable elsewhere and changes nothing when it is repeated.
+
+    The answer is kept after it: who repeats a request that was cut off in between has it
+    done again, and is told what that came to.
+    """
+    replay = await replay_of(request, caller)
+    body = await services.read(replay.kept)
+    if body is None:
+        made = msgspec.json.encode(await work())
+        body = await services.writer.transact(lambda tx: replay.keep_first(tx.connection, made))
+    return Response(body, media_type="application/json")

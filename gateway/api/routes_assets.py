@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once, replay_of
+from gateway.api.idempotency import KEYED, once, replay_of
 from gateway.api.paging import Paging, page_response
 from gateway.api.schemas import AssetBody
 from gateway.api.services import Services, Using, csv_response, json_response
@@ -26,7 +26,7 @@ _MAX_ERRORS_SHOWN = 1_000
 _Filter = Annotated[str | None, Query(max_length=64)]
 
 
-@router.put("", status_code=200)
+@router.put("", status_code=200, openapi_extra=KEYED)
 async def register_assets(
     body: list[AssetBody], request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -55,7 +55,9 @@ async def export_assets(services: Using, caller: Caller) -> Response:
     return csv_response(text, "assets")
 
 
-@router.post("/import", openapi_extra={"requestBody": {"content": {"text/csv": {"schema": {}}}}})
+@router.post(
+    "/import", openapi_extra={**KEYED, "requestBody": {"content": {"text/csv": {"schema": {}}}}}
+)
 async def import_assets(
     request: Request,
     services: Using,

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import Connection
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once, replay_of
+from gateway.api.idempotency import KEYED, once, replay_of
+from gateway.api.rehearsal import rehearsal
 from gateway.api.schemas import DryRunBody, EmergencyBody, StopBody
-from gateway.api.services import Services, Using, json_response
+from gateway.api.services import Using, json_response
 from gateway.emergency import EmergencyReport
-from gateway.store.market import assets_by_id, called_by_others, contracts_for, need_by_id
 from gateway.store.visible import order_of_buyer
 from gateway.store.writer import Transaction
-from marketplace_core.commands import SubmitOrder
-from marketplace_core.dispatch.bounds import DeviceState
-from marketplace_core.dispatch.dry_run import DryRun, rehearse
-from marketplace_core.procurement.contract import Contract
 
 router = APIRouter(prefix="/v1", tags=["control room"])
 
@@ -26,17 +21,17 @@ router = APIRouter(prefix="/v1", tags=["control room"])
 async def dry_run(body: DryRunBody, services: Using, caller: Caller) -> Response:
     """What an order would do now: who is called, each device's share, cost, headroom left.
 
-    Nothing is written. `confirm` goes with the order for exactly this until `expires`.
+    Nothing is written. `confirm` goes with one order for exactly this until `expires`.
     """
     caller.require("buyer")
     command = body.command()
-    found = await services.read(lambda c: _rehearse(c, services, caller.organisation, command))
+    found = await services.read(lambda c: rehearsal(c, services, caller.organisation, command))
     token, expires = services.confirmations.give(caller.organisation, command, found)
     shown = msgspec.structs.asdict(found)
     return json_response({**shown, "expires": expires, "confirm": token})
 
 
-@router.post("/orders/{order_id}/stop")
+@router.post("/orders/{order_id}/stop", openapi_extra=KEYED)
 async def stop_order(
     order_id: str, body: StopBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -57,7 +52,7 @@ async def stop_order(
     return await once(request, services, caller, work, status=200)
 
 
-@router.post("/emergency-stop")
+@router.post("/emergency-stop", openapi_extra=KEYED)
 async def emergency_stop(
     body: EmergencyBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -86,20 +81,3 @@ async def emergency_stop(
         meanings=body.devices, default=body.meaning, since=since, kept=keep,
     )  # fmt: skip
     return json_response(report)
-
-
-def _rehearse(
-    connection: Connection, services: Services, buyer: str, command: SubmitOrder
-) -> DryRun:
-    draft = services.intake.draft(connection, buyer, command, "dry-run")
-    contracts = contracts_for(connection, draft.need_id)
-    need, _ = need_by_id(connection, draft.need_id)
-    fleet = {each.id: _devices(connection, services, each) for each in contracts}
-    called = called_by_others(connection, draft)
-    return rehearse(draft, contracts, called, fleet, need.currency)
-
-
-def _devices(connection: Connection, services: Services, contract: Contract) -> list[DeviceState]:
-    assets = assets_by_id(connection, contract.assets)
-    bound = (services.live.device(device) for asset in assets.values() for device in asset.devices)
-    return [device for device in bound if device is not None]

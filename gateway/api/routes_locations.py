@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once
+from gateway.api.idempotency import KEYED, once
 from gateway.api.paging import Paging, page_response
 from gateway.api.schemas import LocationBody
 from gateway.api.services import Services, Using, json_response
@@ -49,7 +49,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     driven_measured_kw: float
 
 
-@router.put("", status_code=200)
+@router.put("", status_code=200, openapi_extra=KEYED)
 async def place_locations(
     body: list[LocationBody], request: Request, services: Using, caller: Caller
 ) -> Response:

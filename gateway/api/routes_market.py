@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once
+from gateway.api.idempotency import KEYED, once
 from gateway.api.paging import Paging, page_response
 from gateway.api.schemas import BidBody, NeedBody
 from gateway.api.services import Using, json_response
@@ -34,7 +34,7 @@ def _need_filter(
     return NeedFilter(state=state, feeder=feeder, buyer=buyer)
 
 
-@router.post("/needs", status_code=201)
+@router.post("/needs", status_code=201, openapi_extra=KEYED)
 async def publish_need(
     body: NeedBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -65,7 +65,7 @@ async def read_need(need_id: str, services: Using, _: Caller) -> Response:
     return json_response(await services.read(lambda c: need_view(c, need_id)))
 
 
-@router.post("/needs/{need_id}/bids", status_code=201)
+@router.post("/needs/{need_id}/bids", status_code=201, openapi_extra=KEYED)
 async def place_bid(
     need_id: str, body: BidBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -78,7 +78,7 @@ async def place_bid(
     )  # fmt: skip
 
 
-@router.post("/needs/{need_id}/clear", status_code=200)
+@router.post("/needs/{need_id}/clear", status_code=200, openapi_extra=KEYED)
 async def clear_need(need_id: str, request: Request, services: Using, caller: Caller) -> Response:
     """Clear the auction of a need; every bid gets its reason."""
     caller.require("buyer")
@@ -151,7 +151,7 @@ async def list_deliveries_of_contract(
     return page_response(request, found)
 
 
-@router.post("/contracts/{contract_id}/sign", status_code=200)
+@router.post("/contracts/{contract_id}/sign", status_code=200, openapi_extra=KEYED)
 async def sign_contract(
     contract_id: str, request: Request, services: Using, caller: Caller
 ) -> Response:

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import Connection
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once
+from gateway.api.idempotency import KEYED, once
 from gateway.api.instants import Instant
 from gateway.api.paging import Paging, page_response
+from gateway.api.rehearsal import rehearsal
 from gateway.api.routes_statements import Format, lines_csv
 from gateway.api.schemas import OrderBody
 from gateway.api.services import Using, csv_response, json_response
@@ -42,17 +43,24 @@ def _order_filter(
     return OrderFilter(state=state, need_id=need_id, since=since, until=until)
 
 
-@router.post("/orders", status_code=202)
+@router.post("/orders", status_code=202, openapi_extra=KEYED)
 async def submit_order(
     body: OrderBody, request: Request, services: Using, caller: Caller
 ) -> Response:
-    """Submit an order. The 202 comes after its first fact is durable."""
+    """Submit an order. The 202 comes after its first fact is durable.
+
+    With `confirm`, the order is refused unless it still does what the dry run showed.
+    """
     caller.require("buyer")
-    command = body.command()
+    buyer, command = caller.organisation, body.command()
 
     def work(transaction: Transaction) -> Order:
-        services.confirmations.check(caller.organisation, command, body.confirm)
-        return services.intake.submit(transaction, caller.organisation, command)
+        claim = services.confirmations.check(buyer, command, body.confirm)
+        return services.confirmations.submit(
+            transaction, claim,
+            rehearse=lambda: rehearsal(transaction.connection, services, buyer, command),
+            submit=lambda: services.intake.submit(transaction, buyer, command),
+        )  # fmt: skip
 
     return await once(request, services, caller, work, status=202)
 

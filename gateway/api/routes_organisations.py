@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once
+from gateway.api.idempotency import KEYED, once
 from gateway.api.paging import Paging, page_response
 from gateway.api.schemas import OrganisationBody, SuspensionBody
 from gateway.api.services import Using, json_response
@@ -32,7 +32,7 @@ async def read_organisation(organisation_id: str, services: Using, caller: Calle
     )
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, openapi_extra=KEYED)
 async def create_organisation(
     body: OrganisationBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -46,7 +46,7 @@ async def create_organisation(
     return await once(request, services, caller, work, status=201)
 
 
-@router.post("/{organisation_id}/suspend")
+@router.post("/{organisation_id}/suspend", openapi_extra=KEYED)
 async def suspend_organisation(
     organisation_id: str, body: SuspensionBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -60,7 +60,7 @@ async def suspend_organisation(
     return await once(request, services, caller, work, status=200)
 
 
-@router.post("/{organisation_id}/reinstate")
+@router.post("/{organisation_id}/reinstate", openapi_extra=KEYED)
 async def reinstate_organisation(
     organisation_id: str, request: Request, services: Using, caller: Caller
 ) -> Response:

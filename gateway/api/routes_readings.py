@@ -11,6 +11,7 @@ from fastapi import APIRouter, Body, Request, Response
 from pydantic import ValidationError
 
 from gateway.api.auth import Caller
+from gateway.api.idempotency import KEYED, once_elsewhere
 from gateway.api.instants import Instant
 from gateway.api.problems import faults_of
 from gateway.api.schemas import ReadingBody
@@ -27,8 +28,9 @@ _MAX_ERRORS_SHOWN = 1_000
 _LONGEST = timedelta(days=92)
 
 
-@router.post("")
+@router.post("", openapi_extra=KEYED)
 async def store_readings(
+    request: Request,
     services: Using,
     caller: Caller,
     body: Annotated[list[dict[str, Any]], Body(max_length=_MOST_ROWS)],
@@ -36,24 +38,35 @@ async def store_readings(
     """Store readings of the caller's own meters; a bad row is reported and the rest goes in.
 
     The answer comes once every good row is committed; sending rows again changes nothing.
-    Rows are `{"series", "start", "seconds", "power_kw"}`, numbered from 1.
+    Rows are `{"series", "start", "seconds", "power_kw"}`, numbered from 1. `duplicates` counts
+    good rows whose series has a reading of that start: the first one stands.
     """
     caller.require("seller")
-    meters = await services.read(lambda c: meters_of(c, caller.viewer))
-    rows = [_row(number, row, meters) for number, row in enumerate(body, start=1)]
-    return json_response(await _store(services, iter(rows), "record"))
+
+    async def work() -> dict[str, object]:
+        meters = await services.read(lambda c: meters_of(c, caller.viewer))
+        rows = [_row(number, row, meters) for number, row in enumerate(body, start=1)]
+        return await _store(services, iter(rows), "record")
+
+    return await once_elsewhere(request, services, caller, work)
 
 
-@router.post("/import", openapi_extra={"requestBody": {"content": {"text/csv": {"schema": {}}}}})
+@router.post(
+    "/import", openapi_extra={**KEYED, "requestBody": {"content": {"text/csv": {"schema": {}}}}}
+)
 async def import_readings(request: Request, services: Using, caller: Caller) -> Response:
     """Import meter history as CSV; a bad row is reported and the rest goes in.
 
     The answer comes once every good row is committed.
     """
     caller.require("seller")
-    meters = await services.read(lambda c: meters_of(c, caller.viewer))
-    text = (await request.body()).decode("utf-8-sig", errors="replace")
-    return json_response(await _store(services, parse_readings(text.splitlines(), meters), "line"))
+
+    async def work() -> dict[str, object]:
+        meters = await services.read(lambda c: meters_of(c, caller.viewer))
+        text = (await request.body()).decode("utf-8-sig", errors="replace")
+        return await _store(services, parse_readings(text.splitlines(), meters), "line")
+
+    return await once_elsewhere(request, services, caller, work)
 
 
 @router.get("/{series}")
@@ -79,17 +92,31 @@ async def read_series(
 async def _store(
     services: Services, parsed: Iterator[Reading | RecordError], unit: str
 ) -> dict[str, object]:
-    accepted, errors = 0, list[RecordError]()
+    accepted, duplicates, errors = 0, 0, list[RecordError]()
     while chunk := list(islice(parsed, _BATCH)):
         good = [row for row in chunk if isinstance(row, Reading)]
         errors.extend(row for row in chunk if isinstance(row, RecordError))
-        await services.ingest.store(good)
-        accepted += len(good)
+        fresh = await _store_new(services, good)
+        accepted += fresh
+        duplicates += len(good) - fresh
     shown = [
         {unit: e.line, "field": e.field, "error": e.message, "rule": e.rule, "remedy": e.remedy}
         for e in errors[:_MAX_ERRORS_SHOWN]
     ]
-    return {"accepted": accepted, "rejected": len(errors), "errors": shown}
+    return {"accepted": accepted, "duplicates": duplicates, "rejected": len(errors),
+            "errors": shown}  # fmt: skip
+
+
+async def _store_new(services: Services, rows: list[Reading]) -> int:
+    """Store those whose series has no reading of that start; how many they were."""
+    keys = {(row.series, row.start): row for row in reversed(rows)}  # the first one stands
+    known = await services.reads.compute(lambda: services.readings.stored(list(keys)))
+    fresh = sorted(
+        (row for key, row in keys.items() if key not in known), key=lambda row: row.start
+    )
+    services.metrics.duplicates.inc(len(rows) - len(fresh))
+    await services.ingest.store(fresh)
+    return len(fresh)
 
 
 def _row(number: int, row: dict[str, Any], meters: set[str]) -> Reading | RecordError:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import Connection
 
 from gateway.api.auth import Caller
-from gateway.api.idempotency import once
+from gateway.api.idempotency import KEYED, once
 from gateway.api.instants import Instant
 from gateway.api.paging import Paging, page_response, with_next
 from gateway.api.schemas import DisputeBody, ResolutionBody
@@ -81,7 +81,7 @@ async def read_statements(
     return await services.read(read)
 
 
-@router.post("/disputes", status_code=201)
+@router.post("/disputes", status_code=201, openapi_extra=KEYED)
 async def open_dispute(
     body: DisputeBody, request: Request, services: Using, caller: Caller
 ) -> Response:
@@ -113,7 +113,7 @@ async def read_dispute(dispute_id: str, services: Using, caller: Caller) -> Resp
     return json_response(await services.read(lambda c: dispute(c, caller.viewer, dispute_id)))
 
 
-@router.post("/disputes/{dispute_id}/resolve")
+@router.post("/disputes/{dispute_id}/resolve", openapi_extra=KEYED)
 async def resolve_dispute(
     dispute_id: str, body: ResolutionBody, request: Request, services: Using, caller: Caller
 ) -> Response:

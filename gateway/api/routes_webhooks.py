@@ -1,7 +1,7 @@
 """Webhooks of the caller's own organisation.
 
-Answers that hold a secret are given once and kept nowhere, so these calls take no
-`Idempotency-Key`: who lost a secret rotates it.
+An answer that holds a secret is kept under its `Idempotency-Key` with the secret sealed. Who lost
+a secret and sent no key rotates it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from gateway.api.auth import Caller, Principal
+from gateway.api.idempotency import KEYED, replay_of
 from gateway.api.schemas import Body
 from gateway.api.services import Using, json_response
 from gateway.store.webhooks import DISPATCH
-from gateway.webhooks import WebhookView
+from gateway.webhook_views import WebhookView
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 _Url = Annotated[str, Field(max_length=2_048)]
@@ -32,16 +33,19 @@ class WebhookBody(Body):
     events: tuple[_Event, ...] = Field(min_length=1)
 
 
-@router.post("/webhooks", status_code=201)
-async def register_webhook(body: WebhookBody, services: Using, caller: Caller) -> Response:
+@router.post("/webhooks", status_code=201, openapi_extra=KEYED)
+async def register_webhook(
+    body: WebhookBody, request: Request, services: Using, caller: Caller
+) -> Response:
     """Challenge an endpoint and register it; its secret is shown in this answer only."""
     _participant(caller)
     if DISPATCH in body.events:
         caller.require("seller")
     events = tuple(dict.fromkeys(body.events))
     view, secret = await services.webhooks.register(
-        caller.organisation, url=body.url, status_url=body.status_url, events=events
-    )
+        caller.organisation, await replay_of(request, caller),
+        url=body.url, status_url=body.status_url, events=events,
+    )  # fmt: skip
     return _with_secret(view, secret, 201)
 
 
@@ -61,11 +65,15 @@ async def delete_webhook(webhook_id: str, services: Using, caller: Caller) -> Re
     return Response(status_code=204)
 
 
-@router.post("/webhooks/{webhook_id}/rotate")
-async def rotate_secret(webhook_id: str, services: Using, caller: Caller) -> Response:
+@router.post("/webhooks/{webhook_id}/rotate", openapi_extra=KEYED)
+async def rotate_secret(
+    webhook_id: str, request: Request, services: Using, caller: Caller
+) -> Response:
     """Make a new secret; for a while messages carry a signature of the old one too."""
     _participant(caller)
-    view, secret = await services.webhooks.rotate(caller.organisation, webhook_id)
+    view, secret = await services.webhooks.rotate(
+        caller.organisation, webhook_id, await replay_of(request, caller)
+    )
     return _with_secret(view, secret, 200)
 
 

@@ -69,5 +69,8 @@ class Readings(Protocol):
     def between(self, series: str, start: datetime, end: datetime) -> SeriesData:
         """Readings of a series that touch `[start, end)` and began at most a day before it."""
 
+    def stored(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
+        """Those of some series and starts that have a reading."""
+
     def latest(self) -> list[Reading]:
         """The newest reading of every series: what is known of devices after a restart."""

@@ -110,6 +110,10 @@ class GroupedReadings(abc.ABC):
         """Readings of a series that touch `[start, end)` and began at most a day before it."""
 
     @abc.abstractmethod
+    def stored(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
+        """Those of some series and starts that have a reading."""
+
+    @abc.abstractmethod
     def latest(self) -> list[Reading]:
         """The newest reading of every series: what is known of devices after a restart."""
 

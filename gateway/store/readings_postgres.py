@@ -81,6 +81,11 @@ _BETWEEN: Final = (
     " WHERE at_us >= %s AND at_us < %s AND series ="
     " (SELECT number FROM flexway_readings.series WHERE name = %s) ORDER BY at_us"
 )
+_STORED: Final = (
+    "SELECT k.place FROM unnest(%s::bigint[], %s::text[]) WITH ORDINALITY AS k(at_us, name, place)"
+    " JOIN flexway_readings.series s ON s.name = k.name"
+    " JOIN flexway_readings.readings r ON r.at_us = k.at_us AND r.series = s.number"
+)
 _LATEST: Final = (
     "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw,"
     " r.register_kwh"
@@ -120,6 +125,11 @@ class PostgresReadings(GroupedReadings):
     def between(self, series: str, start: datetime, end: datetime) -> SeriesData:
         """Readings of a series that touch `[start, end)` and began at most a day before it."""
         return to_series(self._read(_BETWEEN, to_us(start) - DAY_US, to_us(end), series), start)
+
+    def stored(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
+        """Those of some series and starts that have a reading."""
+        starts, names = [to_us(start) for _, start in keys], [series for series, _ in keys]
+        return {keys[place - 1] for (place,) in self._read(_STORED, starts, names)}
 
     def latest(self) -> list[Reading]:
         """The newest reading of every series: what is known of devices after a restart."""

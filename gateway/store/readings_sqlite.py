@@ -51,6 +51,9 @@ _BETWEEN: Final = (
     "SELECT at_us, seconds, power_kw FROM readings WHERE at_us >= ? AND at_us < ?"
     " AND series = (SELECT number FROM series WHERE name = ?) ORDER BY at_us"
 )
+_STORED: Final = (
+    "SELECT 1 FROM readings WHERE at_us = ? AND series = (SELECT number FROM series WHERE name = ?)"
+)
 _LATEST: Final = (
     "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw,"
     " r.register_kwh"
@@ -86,6 +89,14 @@ class SqliteReadings(GroupedReadings):
     def between(self, series: str, start: datetime, end: datetime) -> SeriesData:
         """Readings of a series that touch `[start, end)` and began at most a day before it."""
         return to_series(self._read(_BETWEEN, to_us(start) - DAY_US, to_us(end), series), start)
+
+    def stored(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
+        """Those of some series and starts that have a reading."""
+        with closing(self._connect()) as connection:
+            return {
+                (series, start) for series, start in keys
+                if connection.execute(_STORED, (to_us(start), series)).fetchone()
+            }  # fmt: skip
 
     def latest(self) -> list[Reading]:
         """The newest reading of every series: what is known of devices after a restart."""

@@ -130,6 +130,14 @@ async def test_between_includes_a_span_that_began_before(open_readings: OpenRead
     assert len(store.between("m", START - HOUR, START).seconds) == 0
 
 
+async def test_what_is_stored_is_told_from_what_is_not(open_readings: OpenReadings) -> None:
+    store = open_readings()
+    await store.store([reading(0), reading(1), reading(2, series="ev-2")])
+    keys = [("ev-1", reading(n).start) for n in range(4)] + [("ev-3", reading(0).start)]
+    assert store.stored(keys) == set(keys[:2])
+    assert store.stored([]) == set()
+
+
 async def test_a_series_that_nobody_knows_is_empty(open_readings: OpenReadings) -> None:
     found = open_readings().between("nobody", START, START + HOUR)
     assert (found.start_s.shape, found.seconds.shape, found.power_kw.shape) == ((0,), (0,), (0,))
