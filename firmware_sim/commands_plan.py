@@ -28,7 +28,7 @@ from firmware_sim.world import load_world
     epilog="Example:  python -m firmware_sim plan --homes 12 --chargers 40 --sites 3 --seed 1 "
     "--out scenario.json --world world.json",
 )
-@click.option("--homes", type=click.IntRange(0), help="Default: all in the data, up to 12.")
+@click.option("--homes", type=click.IntRange(0), help="Default: all in the data.")
 @click.option("--chargers", type=click.IntRange(0), help="Default: all in the data, up to 40.")
 @click.option("--sites", default=3, show_default=True, type=click.IntRange(0))
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0))

@@ -48,11 +48,19 @@ class HomeHours(msgspec.Struct, frozen=True):
 
     def at(self, when: datetime) -> tuple[float, float]:
         """Load and generation in kW in the hour of an instant. Raises ConfigError in a gap."""
-        index = bisect_right(self.starts, when) - 1
-        if index < 0 or when >= self.starts[index] + HOUR:
+        index = self._index(when)
+        if index is None:
             msg = f"the data of {self.home} have no hour at {when.isoformat()}: choose another day"
-            raise ConfigError(msg)
+            raise ConfigError(f"{msg} with --day")
         return self.load_kw[index], self.pv_kw[index]
+
+    def covers(self, when: datetime) -> bool:
+        """Whether the data have the hour of an instant."""
+        return self._index(when) is not None
+
+    def _index(self, when: datetime) -> int | None:
+        index = bisect_right(self.starts, when) - 1
+        return index if index >= 0 and when < self.starts[index] + HOUR else None
 
     @property
     def rated_pv_kw(self) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from typing import NamedTuple
@@ -12,11 +10,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from firmware_sim import bidding, market_entry
-from firmware_sim.car_parks import HISTORY_DAYS, choose_weeks, like_days, usual_load_kw
-from firmware_sim.dataset import DataSet, HomeHours, Session
-from firmware_sim.devices.battery import BatterySpec
+from firmware_sim.car_parks import HISTORY_DAYS, choose_weeks, usual_load_kw
+from firmware_sim.dataset import DataSet, Session
 from firmware_sim.devices.car import STATION_KW
 from firmware_sim.faults import Exposed, draw, draw_incidents
+from firmware_sim.home_choice import choose_homes, distinct, slug, usual_pv_kw
 from firmware_sim.market_entry import Flexible
 from firmware_sim.randomness import stream
 from firmware_sim.scenario import (
@@ -30,16 +28,12 @@ from firmware_sim.scenario import (
     Scenario,
 )
 from firmware_sim.station_choice import Choice, choose
-from firmware_sim.world import HomeSecrets, World
-from marketplace_core.errors import ConfigError
+from firmware_sim.world import World
 from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.units import Direction
 
 FLEET_ID = "dev_voltfleet_fleet"
-USUAL_HOMES = 12
 USUAL_CHARGERS = 40
-_STORED_SHARE = (0.25, 0.40)
-"""What a battery holds when the day begins, as a share of its capacity."""
 _TENTHS_IN_FLEET = 3
 """Of ten chargers, so many are behind a backend of their own."""
 _STATIONS_PER_WEEK = 54
@@ -50,7 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int = 1
     homes: int | None = None
-    """None = all that the data hold, up to `USUAL_HOMES`."""
+    """None = all that the data hold."""
     chargers: int | None = None
     """None = all that the data can fill, up to `USUAL_CHARGERS`."""
     sites: int = 3
@@ -74,11 +68,12 @@ def plan(request: Request, data: DataSet) -> Planned:
     market = market_day(request)
     sessions = data.sessions
     hours = data.homes if request.homes != 0 else {}
-    homes, secrets = _homes(request, market, hours)
+    rng = stream(request.seed, "homes")
+    homes, secrets = choose_homes(market, hours, request.homes, rng)
     stations = _stations(request, market, sessions)
     weeks = _sites(request, market, sessions)
     flexible = Flexible(
-        pv_kw={home.id: _usual_pv_kw(market, hours[secrets[home.id].data_home]) for home in homes},
+        pv_kw={home.id: usual_pv_kw(market, hours[secrets[home.id].data_home]) for home in homes},
         chargers={name: choice for name, choice in stations if name},
         fleet=[choice for name, choice in stations if not name],
         site_load_kw=usual_load_kw(market, weeks, sessions),
@@ -122,35 +117,6 @@ def market_day(request: Request) -> MarketDay:
     )
 
 
-def _homes(
-    request: Request, market: MarketDay, data: Mapping[str, HomeHours]
-) -> tuple[tuple[Home, ...], dict[str, HomeSecrets]]:
-    wanted = min(USUAL_HOMES, len(data)) if request.homes is None else request.homes
-    if wanted > len(data):
-        msg = f"the data hold {len(data)} homes, not {wanted}: use --homes {len(data)}"
-        raise ConfigError(msg)
-    rng = stream(request.seed, "homes")
-    chosen = sorted(rng.permutation(sorted(data))[:wanted].tolist())
-    spec = BatterySpec()
-    homes, secrets = [], {}
-    for name in chosen:
-        data[name].at(market.sim_start)
-        slug = _slug(name)
-        home = Home(
-            id=f"home_{slug}",
-            seller=market_entry.HOMES,
-            battery=f"dev_{slug}_battery",
-            inverter=f"dev_{slug}_inverter",
-            meter=f"dev_{slug}_meter",
-            battery_spec=spec,
-            rated_pv_kw=data[name].rated_pv_kw,
-        )
-        stored = round(float(rng.uniform(*_STORED_SHARE)) * spec.capacity_kwh, 3)
-        secrets[home.id] = HomeSecrets(data_home=name, stored_kwh=stored)
-        homes.append(home)
-    return tuple(homes), secrets
-
-
 def _stations(
     request: Request, market: MarketDay, sessions: Sequence[Session]
 ) -> list[tuple[str, Choice]]:
@@ -165,10 +131,7 @@ def _stations(
         if (index + 1) * behind // len(every) > index * behind // len(every):
             found.append(("", choice))
             continue
-        slug = _slug(choice.station.station)
-        used[slug] = used.get(slug, 0) + 1
-        name = f"dev_charger_{slug}" + (f"_{used[slug]}" if used[slug] > 1 else "")
-        found.append((name, choice))
+        found.append((f"dev_charger_{distinct(slug(choice.station.station), used)}", choice))
     return sorted(found, key=lambda one: (one[0], one[1].station.station, one[1].station.weeks))
 
 
@@ -177,18 +140,6 @@ def _sites(
 ) -> dict[str, tuple[int, ...]]:
     weeks = choose_weeks(market, sessions, request.sites, stream(request.seed, "sites"))
     return {f"dev_campus_garage_{number}": each for number, each in enumerate(weeks, start=1)}
-
-
-def _usual_pv_kw(market: MarketDay, data: HomeHours) -> float:
-    """Mean generation in the DOWN event's hours over the like days before; gaps count nothing."""
-    spans = like_days(market, market.event(Direction.DOWN).interval)
-    first, last = spans[-1].start, spans[0].end
-    figures = [
-        pv
-        for start, pv in zip(data.starts, data.pv_kw, strict=True)
-        if first <= start < last and any(span.contains(start) for span in spans)
-    ]
-    return math.fsum(figures) / (len(spans) * spans[0].hours)
 
 
 def _scenario(
@@ -253,7 +204,3 @@ def _disturbed(scenario: Scenario, world: World, flexible: Flexible) -> Planned:
         msgspec.structs.replace(scenario, incidents=incidents),
         msgspec.structs.replace(world, faults=faults),
     )
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower().rsplit("/", 1)[-1]).strip("_")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from marketplace_core.errors import FlexwayError
 _SPOILED: Final = 1
 """Rows of the meter history that are wrong on purpose."""
 _SPOILED_LINE: Final = 1234
+_DAY: Final = date(2017, 7, 20)
+"""The day of the shipped data that is played."""
 
 
 @click.command(
@@ -49,6 +51,10 @@ _SPOILED_LINE: Final = 1234
     "--data", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with homes*.csv.gz and ev_sessions*.csv.gz; default: what is shipped.",
 )  # fmt: skip
+@click.option(
+    "--day", default=_DAY.isoformat(), show_default=True, metavar="YYYY-MM-DD",
+    type=click.DateTime(["%Y-%m-%d"]), help="Day of the data that is played.",
+)  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep database, logs and settings in the report folder.")
 @click.option("--lockstep", is_flag=True,
               help="The same day in virtual time, without sockets: reproducible.")  # fmt: skip
@@ -60,6 +66,7 @@ def demo(
     speed: float,
     report_dir: Path,
     data: Path | None,
+    day: datetime,
     keep: bool,
     lockstep: bool,
     dispatch: bool,
@@ -74,7 +81,9 @@ def demo(
     report_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="flexway-demo-"))
     try:
-        run = DemoRun(folder, console, report_dir, seed=seed, speed=speed, data=data)
+        run = DemoRun(
+            folder, console, report_dir, seed=seed, speed=speed, data=data, day=day.date()
+        )
         report = run.run(lockstep=lockstep, dispatch=dispatch)
     finally:
         if keep:
@@ -91,7 +100,7 @@ class DemoRun:
 
     def __init__(
         self, folder: Path, console: Console, report_dir: Path,
-        *, seed: int, speed: float, data: Path | None,
+        *, seed: int, speed: float, data: Path | None, day: date = _DAY,
     ) -> None:  # fmt: skip
         self._folder = folder
         self._console = console
@@ -99,6 +108,7 @@ class DemoRun:
         self._seed = seed
         self._speed = speed
         self._data = data
+        self._day = day
         self._began = time.monotonic()
 
     def run(self, *, lockstep: bool, dispatch: bool) -> dict[str, Any]:
@@ -126,8 +136,8 @@ class DemoRun:
         data = ["--data", str(self._data)] if self._data else []
         both = ["--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json")]
         self._simulator(
-            "plan", "--seed", str(self._seed), *data, "--out", str(folder / "scenario.json"),
-            "--world", str(folder / "world.json"),
+            "plan", "--seed", str(self._seed), "--day", self._day.isoformat(), *data,
+            "--out", str(folder / "scenario.json"), "--world", str(folder / "world.json"),
         )  # fmt: skip
         self._simulator(
             "history", *both, "--spoil", str(_SPOILED_LINE), "--out", str(folder / "history.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Collection
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from firmware_sim.dataset import shipped
 from gateway.cli.demo.command import DemoRun
 from marketplace_core.errors import FlexwayError
+from tests.harness.made_up_homes import write_data
 
 pytestmark = pytest.mark.process
 HOMES = ("fontana-02", "fontana-05", "fontana-08")
@@ -39,8 +41,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def planned(folder: Path, data: Path | None) -> Json:
-    run = DemoRun(folder, Console(quiet=True), folder, seed=1, speed=180.0, data=data)
+def planned(folder: Path, data: Path | None, **options: Any) -> Json:
+    quiet = Console(quiet=True)
+    run = DemoRun(folder, quiet, folder, seed=1, speed=180.0, data=data, **options)
     scenario: Json = run._plan()
     return scenario
 
@@ -121,3 +124,34 @@ def test_a_bad_line_of_the_data_is_named(small: Path, tmp_path: Path) -> None:
         (data / file.name).write_bytes(gzip.compress("\n".join(rows).encode()))
     with pytest.raises(FlexwayError, match=r"(?s)line 5.*much|much.*line 5"):
         planned(tmp_path, data)
+
+
+def test_more_homes_than_are_shipped_all_play_and_the_needs_grow_with_them(
+    usual: Json, tmp_path: Path
+) -> None:
+    large = planned(tmp_path, write_data(tmp_path / "data", 30))
+    assert len(usual["homes"]) == 12
+    assert len(large["homes"]) == len({home["id"] for home in large["homes"]}) == 30
+    for need, smaller in zip(large["needs"], usual["needs"], strict=True):
+        offered = [bid for bid in large["bids"] if bid["event"] == need["event"]]
+        assert smaller["kw"] < need["kw"] <= sum(bid["kw"] for bid in offered)
+        home_bids = [bid for bid in offered if any("ast_home_" in one for one in bid["assets"])]
+        assert len(home_bids[0]["assets"]) == 30
+
+
+def test_homes_of_another_year_are_refused_with_a_day_that_can_be_played(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", 2, weeks_later=52)
+    with pytest.raises(FlexwayError, match=r"--day 2017-07-20.*--day 2018-07-30"):
+        planned(tmp_path, data)
+    other = planned(tmp_path, data, day=date(2018, 7, 30))
+    assert other["market"]["day"] == "2018-07-30"
+    assert len(other["homes"]) == 2
+
+
+def test_homes_without_any_history_are_refused_with_what_is_needed(tmp_path: Path) -> None:
+    keep("ev_sessions*.csv.gz", tmp_path, 1, STATIONS)
+    hours = [f"short,2017-07-20T{hour:02d}:00:00Z,1.0,0.5,20" for hour in range(24)]
+    text = "\n".join(["home,period_start_utc,load_kw,pv_kw,outdoor_temp_c", *hours])
+    (tmp_path / "homes.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(FlexwayError, match="two weeks before it: name other files with --data"):
+        planned(tmp_path, tmp_path)

@@ -13,7 +13,9 @@ import msgspec
 import pytest
 
 from firmware_sim.car_parks import site_stays
-from firmware_sim.planning import Planned, Request, plan
+from firmware_sim.home_choice import choose_homes, distinct, slug
+from firmware_sim.planning import Planned, Request, market_day, plan
+from firmware_sim.randomness import stream
 from firmware_sim.scenario import Scenario, load, save
 from firmware_sim.station_choice import station_stays
 from firmware_sim.stays import less_kw, more_kw
@@ -274,3 +276,20 @@ def test_a_day_may_lack_any_kind_of_device(counts: dict[str, int], protocols: se
     scenario, world = plan(Request(**counts), DATA)
     assert set(scenario.protocols().values()) == protocols
     assert {fault.device for fault in world.faults} <= set(scenario.protocols())
+
+
+def test_homes_of_one_name_in_two_places_are_two_homes() -> None:
+    (one, other), secrets = choose_homes(
+        market_day(Request()),
+        dict.fromkeys(("east/Home 1", "west/home-1"), DATA.homes["fontana-01"]),
+        None,
+        stream(1, "homes"),
+    )
+    assert {one.id, other.id} == {"home_home_1", "home_home_1_2"} == set(secrets)
+
+
+def test_names_of_devices_never_collide() -> None:
+    used: dict[str, int] = {}
+    names = [distinct(name, used) for name in ("a", "a", "a_2", "a", slug("\u5bb6"))]
+    assert len(set(names)) == len(names)
+    assert names[:2] == ["a", "a_2"]
