@@ -27,7 +27,7 @@ from gateway.store.setpoints import newest_setpoints
 from gateway.store.writer import Writer
 from marketplace_core.commands import RevisePlan
 from marketplace_core.dispatch.bounds import DeviceState
-from marketplace_core.dispatch.lifecycle import RUNNING
+from marketplace_core.dispatch.lifecycle import UNDER_WAY
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.tracking import FLAG_OF, TRACKING, TrackingRule, missing, track
 from marketplace_core.events import EmergencyStopped, OrderFact
@@ -72,10 +72,10 @@ class Tracker:
         )
 
     def restore(self) -> None:
-        """Take over the orders that ran when the process ended."""
+        """Take over the orders that ran, or were on their way to it, when the process ended."""
         with self._engine.connect() as connection:
             self._flags.restore(flags_since(connection, self._clock.now() - _REMEMBERED))
-            rows = orders_in(connection, RUNNING)
+            rows = orders_in(connection, UNDER_WAY)
             ids = [row.order.id for row in rows if row.order.interval.end > self._clock.now()]
             self.heard(read_streams(connection, ids) if ids else [])
             for order_id, order in self._running.items():

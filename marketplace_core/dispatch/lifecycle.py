@@ -150,6 +150,9 @@ REVISING: Final = frozenset({OrderRevised, OrderAwarded, OrderPlanned, OrderInfe
 RUNNING: Final = frozenset({_S.PLANNED, _S.ISSUED, _S.DELIVERING, _S.VERIFIED})
 """States in which an order can be revised; its last revision may be planned after it settled."""
 
+UNDER_WAY: Final = RUNNING | {_S.SUBMITTED, _S.AWARDED}
+"""States of an order that runs, or will once it is planned."""
+
 
 def advance(state: OrderState | None, fact: type[OrderFact], revision: int = 0) -> OrderState:
     """State of an order after a fact of one revision; None is an order not submitted yet.
