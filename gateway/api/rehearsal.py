@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from gateway.api.services import Services
 from gateway.store.market import assets_by_id, called_by_others, contracts_for, need_by_id
+from gateway.store.plans import others_beside
 from marketplace_core.commands import SubmitOrder
 from marketplace_core.dispatch.bounds import DeviceState
 from marketplace_core.dispatch.dry_run import DryRun, rehearse
@@ -21,7 +22,8 @@ def rehearsal(
     need, _ = need_by_id(connection, draft.need_id)
     fleet = {each.id: _devices(connection, services, each) for each in contracts}
     called = called_by_others(connection, draft)
-    return rehearse(draft, contracts, called, fleet, need.currency)
+    others = others_beside(connection, draft.id, draft.interval, services.clock.now())
+    return rehearse(draft, contracts, called, fleet, need.currency, others=others)
 
 
 def _devices(connection: Connection, services: Services, contract: Contract) -> list[DeviceState]:

@@ -6,7 +6,9 @@ from gateway.live import Live
 from gateway.store.facts import record_fact
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contract_by_id, is_stopped, order_by_id
+from gateway.store.plans import others_beside
 from gateway.store.writer import Transaction
+from marketplace_core.dispatch.others import Others
 from marketplace_core.dispatch.planner import DeviceState, plan, replan
 from marketplace_core.events import (
     OrderAwarded,
@@ -41,14 +43,19 @@ class Plan:
         fleet = {
             call.contract_id: self._devices(transaction, call.contract_id) for call in fact.calls
         }
-        if fact.revision > 0:
-            record_fact(transaction, self._again(fact, fleet, transaction))
-            return
         order = order_by_id(transaction.connection, fact.order_id).order
-        record_fact(transaction, plan(order, fact.calls, fleet))
+        others = others_beside(transaction.connection, order.id, order.interval, record.at)
+        if fact.revision > 0:
+            record_fact(transaction, self._again(fact, fleet, others, transaction))
+        else:
+            record_fact(transaction, plan(order, fact.calls, fleet, others=others))
 
     def _again(
-        self, fact: OrderAwarded, fleet: dict[str, list[DeviceState]], transaction: Transaction
+        self,
+        fact: OrderAwarded,
+        fleet: dict[str, list[DeviceState]],
+        others: Others,
+        transaction: Transaction,
     ) -> OrderPlanned | OrderInfeasible:
         facts = [record.fact for record in read_streams(transaction.connection, [fact.order_id])]
         asked = next(
@@ -57,8 +64,9 @@ class Plan:
         )  # fmt: skip
         in_force = next(each for each in reversed(facts) if isinstance(each, OrderPlanned))
         return replan(
-            asked.order, fact.calls, fleet, previous=in_force.allocations, short=asked.short
-        )
+            asked.order, fact.calls, fleet, previous=in_force.allocations, short=asked.short,
+            others=others,
+        )  # fmt: skip
 
     def _devices(self, transaction: Transaction, contract_id: str) -> list[DeviceState]:
         contract = contract_by_id(transaction.connection, contract_id)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from gateway.store.engine import to_us
 from gateway.store.tables import assets, bids, contracts, needs, orders
-from marketplace_core.dispatch.lifecycle import STOPPABLE, OrderState
+from marketplace_core.dispatch.lifecycle import CALLS_NOTHING, STOPPABLE, OrderState
 from marketplace_core.dispatch.order import Call, Order
 from marketplace_core.errors import NotFoundError
 from marketplace_core.intervals import Interval
@@ -186,7 +186,9 @@ def called_by_others(connection: Connection, order: Order) -> dict[str, Kw]:
     """What orders that overlap with one use of each contract, in kW."""
     called: dict[str, Kw] = {}
     for other in orders_overlapping(connection, order.need_id, order.interval):
-        for call in other.calls if other.order.id != order.id else ():
+        if other.order.id == order.id or other.state in CALLS_NOTHING:
+            continue
+        for call in other.calls:
             called[call.contract_id] = Kw(called.get(call.contract_id, 0.0) + call.kw)
     return called
 

@@ -10,6 +10,7 @@ import msgspec
 from marketplace_core.dispatch.bounds import PLANNING, DeviceState, headroom, unusable
 from marketplace_core.dispatch.merit_order import award
 from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order
+from marketplace_core.dispatch.others import NONE, Others
 from marketplace_core.dispatch.planner import plan
 from marketplace_core.events import OrderPlanned, OrderRejected
 from marketplace_core.procurement.contract import Contract
@@ -55,6 +56,8 @@ def rehearse(
     already_called: Mapping[str, Kw],
     fleet: Mapping[str, Sequence[DeviceState]],
     currency: str,
+    *,
+    others: Others = NONE,
 ) -> DryRun:
     """Award and plan an order on what is known now. Arguments are those of `award` and `plan`."""
     awarded = award(order, contracts, already_called)
@@ -63,7 +66,7 @@ def rehearse(
             feasible=False, reason=awarded.reason, calls=(), allocations=(), excluded=(),
             shortfall_kw=order.kw, missing_kw=Kw(0.0), cost=Decimal("0.00"), currency=currency,
         )  # fmt: skip
-    planned = plan(order, awarded.calls, fleet)
+    planned = plan(order, awarded.calls, fleet, others=others)
     allocations = planned.allocations if isinstance(planned, OrderPlanned) else ()
     shares: dict[str, dict[str, Kw]] = {}
     for each in allocations:
@@ -76,7 +79,11 @@ def rehearse(
             by_id[call.contract_id],
             others_kw=already_called.get(call.contract_id, Kw(0.0)),
             shares=shares.get(call.contract_id, {}),
-            devices=fleet.get(call.contract_id, ()),
+            devices=[
+                others.referred(each)
+                for each in fleet.get(call.contract_id, ())
+                if each.profile.device_id not in others.taken
+            ],
         )
         for call in awarded.calls
     )

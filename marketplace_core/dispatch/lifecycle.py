@@ -147,6 +147,8 @@ STOPPABLE: Final = frozenset(
 REVISING: Final = frozenset({OrderRevised, OrderAwarded, OrderPlanned, OrderInfeasible})
 """Facts of a later revision that leave an order where it stands."""
 
+CALLS_NOTHING: Final = frozenset({_S.REJECTED, _S.INFEASIBLE, _S.STOPPED})
+"""States in which an order uses nothing of its contracts any more."""
 RUNNING: Final = frozenset({_S.PLANNED, _S.ISSUED, _S.DELIVERING, _S.VERIFIED})
 """States in which an order can be revised; its last revision may be planned after it settled."""
 

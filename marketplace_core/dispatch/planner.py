@@ -19,6 +19,7 @@ from marketplace_core.dispatch.bounds import (
     within_deadline,
 )
 from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order, Shortfall
+from marketplace_core.dispatch.others import NONE, Others
 from marketplace_core.events import OrderInfeasible, OrderPlanned
 from marketplace_core.units import Direction, Kw
 
@@ -33,9 +34,10 @@ class _Usable(NamedTuple):
 class _Plan:
     """What one walk over the calls has decided so far."""
 
-    def __init__(self, order: Order, rule: PlanningRule) -> None:
+    def __init__(self, order: Order, rule: PlanningRule, others: Others) -> None:
         self.order = order
         self.rule = rule
+        self.others = others
         self.allocations: list[Allocation] = []
         self.excluded: list[Exclusion] = []
         self.missing = 0.0
@@ -77,13 +79,15 @@ class _Plan:
     def _sort_out(self, devices: Sequence[DeviceState]) -> list[_Usable]:
         usable: dict[str, _Usable] = {}
         for each in devices:
-            device = within_deadline(each, self.order.interval)
+            device = within_deadline(self.others.referred(each), self.order.interval)
             device_id = device.profile.device_id
             if device_id in usable:
                 continue  # listed twice: two assets of the contract name one device
             reason = unusable(device)
             if device_id in self.taken:
                 reason = f"it already serves contract {self.taken[device_id]}"
+            elif device_id in self.others.taken:
+                reason = f"it already serves order {self.others.taken[device_id]}"
             room = Kw(0.0)
             if not reason:
                 hours = self.order.interval.hours
@@ -101,14 +105,16 @@ def plan(
     calls: Sequence[Call],
     fleet: Mapping[str, Sequence[DeviceState]],
     rule: PlanningRule = PLANNING,
+    *,
+    others: Others = NONE,
 ) -> OrderPlanned | OrderInfeasible:
     """Allocate each call over the devices of its contract.
 
     `fleet` holds the devices of each contract id. A shortfall of one contract is not
-    moved to another: it is stated as missing. A device serves one call only, because
-    its setpoint is absolute.
+    moved to another: it is stated as missing. A device serves one call only, and one of
+    the orders that overlap, because its setpoint is absolute.
     """
-    walk = _Plan(order, rule)
+    walk = _Plan(order, rule, others)
     for call in calls:
         walk.serve(call, fleet.get(call.contract_id, ()), call.kw)
     return walk.outcome()
@@ -122,6 +128,7 @@ def replan(
     previous: Sequence[Allocation],
     short: Sequence[Shortfall],
     rule: PlanningRule = PLANNING,
+    others: Others = NONE,
 ) -> OrderPlanned | OrderInfeasible:
     """Plan again while the order runs; `order.interval` is what is left of it.
 
@@ -130,7 +137,7 @@ def replan(
     and counts for what it really delivers; a device that cannot be used any more keeps its
     setpoint too and counts for nothing; the rest is shared anew over the others.
     """
-    walk = _Plan(order, rule)
+    walk = _Plan(order, rule, others)
     before = {each.device_id: each for each in previous}
     delivered = {each.device_id: each.delivered_kw for each in short}
     for call in calls:
