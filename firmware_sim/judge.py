@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from firmware_sim.judge_faults import Happened, match
 from firmware_sim.scenario import Scenario, SuggestedBid
-from firmware_sim.world import Fault, World
+from firmware_sim.world import World
 from marketplace_core.errors import ConfigError
 from marketplace_core.intervals import instant
 from marketplace_core.units import Direction
 
-GRACE = timedelta(minutes=10)
-"""A flag still counts as long after its fault ended."""
 _MINUTE_H = 1.0 / 60.0
 _UNITS_KWH = {"kWh": Decimal(1), "MWh": Decimal(1000)}
 Json = Mapping[str, Any]
@@ -47,23 +46,15 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
     """Of the settled energy; None when nothing was delivered."""
 
 
-class Happened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fault that was injected, or a flag that was raised."""
-
-    device: str
-    fault: str
-    at: datetime
-    until: datetime | None = None
-    after_intervals: float | None = None
-    """Telemetry intervals until it was flagged."""
-
-
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The report's section on truth."""
 
     delivered_kwh: float
     settled_kwh: float
     error_pct: float | None
+    """Signed: what one seller was paid too much cancels what another was paid too little."""
+    abs_error_pct: float | None
+    """The same with the errors of orders and sellers summed without their signs."""
     orders: tuple[Energy, ...]
     injected: tuple[Happened, ...]
     misses: tuple[Happened, ...]
@@ -78,16 +69,18 @@ def judge(scenario: Scenario, world: World, report: Json, powers: tuple[Powers, 
     try:
         energies = _energies(scenario, report, powers)
         settled = _settled_kwh(report["statement"])
-        flags = [_flag(each) for each in report["flags"]]
+        injected, false_alarms = match(scenario, world.faults, report)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         msg = f"the report and the truth do not fit together: {error!r}"
         raise ConfigError(msg) from error
-    injected, false_alarms = _faults(world.faults, flags)
     delivered = sum(one.delivered_kwh for one in energies)
     return Verdict(
         delivered_kwh=delivered,
         settled_kwh=settled,
-        error_pct=_error_pct(settled, delivered),
+        error_pct=_error_pct(settled - delivered, delivered),
+        abs_error_pct=_error_pct(
+            sum(abs(one.settled_kwh - one.delivered_kwh) for one in energies), delivered
+        ),
         orders=tuple(energies),
         injected=injected,
         misses=tuple(one for one in injected if one.after_intervals is None),
@@ -127,7 +120,9 @@ def save(verdict: Verdict, out: Path) -> None:
 
 def summary(verdict: Verdict) -> str:
     """A verdict in one line."""
-    error = "nothing" if verdict.error_pct is None else f"{verdict.error_pct:+.1f} %"
+    error = "nothing to compare"
+    if verdict.error_pct is not None:
+        error = f"{verdict.error_pct:+.1f} %, {verdict.abs_error_pct:.1f} % without signs"
     return (
         f"delivered {verdict.delivered_kwh:.1f} kWh,"
         f" settled {verdict.settled_kwh:.1f} kWh ({error});"
@@ -165,7 +160,7 @@ def _energies(scenario: Scenario, report: Json, powers: tuple[Powers, Powers]) -
         found.append(
             Energy(
                 order=order, seller=seller, delivered_kwh=delivered, settled_kwh=settled,
-                error_pct=_error_pct(settled, delivered),
+                error_pct=_error_pct(settled - delivered, delivered),
             )
         )  # fmt: skip
     return found
@@ -220,40 +215,9 @@ def _settled_kwh(lines: Iterable[Json]) -> float:
     )
 
 
-def _faults(
-    faults: Sequence[Fault], flags: Sequence[Happened]
-) -> tuple[tuple[Happened, ...], tuple[Happened, ...]]:
-    """Every fault with when it was first flagged, and the flags that fit no fault."""
-    injected = []
-    for fault in faults:
-        fitting = [one.after_intervals or 0.0 for one in flags if _fits(one, fault)]
-        injected.append(
-            Happened(
-                device=fault.device, fault=fault.kind.value, at=fault.at, until=fault.until,
-                after_intervals=min(fitting, default=None),
-            )
-        )  # fmt: skip
-    alarms = [one for one in flags if not any(_fits(one, fault) for fault in faults)]
-    return tuple(injected), tuple(alarms)
-
-
-def _fits(flag: Happened, fault: Fault) -> bool:
-    same = (flag.device, flag.fault) == (fault.device, fault.kind.value)
-    return same and fault.at <= flag.at <= fault.until + GRACE
-
-
-def _flag(flag: Json) -> Happened:
-    return Happened(
-        device=flag["device"], fault=flag["kind"], at=instant(flag["at"]),
-        after_intervals=flag.get("after_intervals"),
-    )  # fmt: skip
-
-
-def _error_pct(settled: float, delivered: float) -> float | None:
+def _error_pct(error: float, delivered: float) -> float | None:
     """A share of next to nothing says nothing."""
-    if abs(delivered) < _LEAST_KWH:
-        return None
-    return 100.0 * (settled - delivered) / abs(delivered)
+    return None if abs(delivered) < _LEAST_KWH else 100.0 * error / abs(delivered)
 
 
 def _minute(at: datetime) -> int:

@@ -22,6 +22,11 @@ def _say(line: str) -> None:
     Console(soft_wrap=True, highlight=False).print(line, markup=False)
 
 
+def _percent(share: float | None, sign: str = "") -> str:
+    """A share of nothing is none."""
+    return "-" if share is None else f"{share:{sign}.1f} %"
+
+
 def is_clean(seed: int, day: Played) -> bool:
     """Say how a day went, in a line."""
     if not (day.folder / "report.json").exists():
@@ -29,9 +34,10 @@ def is_clean(seed: int, day: Played) -> bool:
         return False
     broken = [name for name, held in day.report["checks"].items() if held is not True]
     missed, false = len(day.missed()), len(day.false_alarms())
-    error = day.report["truth"]["error_pct"]
+    truth = day.report["truth"]
+    net, absolute = _percent(truth["error_pct"], "+"), _percent(truth["abs_error_pct"])
     _say(
-        f"{seed:4d}  {len(day.faults):6d}  {missed:6d}  {false:12d}  {error:+9.1f} %  "
+        f"{seed:4d}  {len(day.faults):6d}  {missed:6d}  {false:12d}  {net:>11s}  {absolute:>9s}  "
         f"{'; '.join(broken) or 'every check holds'}"
     )
     return day.code == 0 and not (broken or missed or false)
@@ -40,7 +46,7 @@ def is_clean(seed: int, day: Played) -> bool:
 def main(arguments: Sequence[str]) -> int:
     first, last = ["1", *(arguments or ["20"])][-2:]
     seeds = range(int(first), int(last) + 1)
-    _say("seed  faults  missed  false alarms  settled off  checks")
+    _say("seed  faults  missed  false alarms  settled off   absolute  checks")
     with (
         tempfile.TemporaryDirectory(prefix="flexway-days-") as folder,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,

@@ -51,7 +51,10 @@ def setpoints(report: Json) -> TableView:
 
 
 def exceptions(report: Json) -> TableView:
-    """Devices whose last setpoint was not applied, or is not what the meter shows."""
+    """Devices whose last setpoint was not applied, or is not what the meter shows.
+
+    Of a limit only a breach counts.
+    """
     columns = (
         Column("Order"), Column("Device"), Column("Commanded kW", numeric=True),
         Column("Measured kW", numeric=True), Column("What", wide=True),
@@ -75,7 +78,18 @@ def _exception(one: Json) -> str:
         return "no reading while it stood"
     off = one["measured_kw"] - one["setpoint_kw"]
     near = max(_NEAR_KW, _NEAR_SHARE * abs(one["setpoint_kw"]))
-    return f"{signed(off, 2)} kW off" if abs(off) > near else ""
+    if abs(off) <= near or _within_limit(one):
+        return ""
+    return f"{signed(off, 2)} kW off"
+
+
+def _within_limit(one: Json) -> bool:
+    """A limit bounds consumption or injection: to stay below it is to keep it."""
+    if one.get("control") != "limit":
+        return False
+    limit, measured = one["setpoint_kw"], one["measured_kw"]
+    side = limit or one.get("reference_kw") or 0.0  # a limit of zero bounds what it had before
+    return bool(side and (measured >= limit if side < 0 else measured <= limit))
 
 
 def devices(report: Json) -> TableView:

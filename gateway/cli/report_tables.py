@@ -213,8 +213,18 @@ def truth(report: Json) -> TableView:
         )
         for one in own
     ]  # fmt: skip
-    total = ("Day", "All sellers", *_error(said), "") if rows else ()
-    return TableView("Settlement error against the truth", columns, rows, total=total)
+    *figures, net = _error(said)
+    if (pct := said.get("abs_error_pct")) is not None:
+        net = f"net {net}, absolute {number(pct, 0)} %"
+    total = ("Day", "All sellers", *figures, net, "") if rows else ()
+    note = _SIGNS if rows else ""
+    return TableView("Settlement error against the truth", columns, rows, note, total=total)
+
+
+_SIGNS = (
+    "In the net error what is too much cancels what is too little; absolute is the sum of all "
+    "rows' differences without their signs. Both are parts of the energy truly delivered."
+)
 
 
 def _error(one: Json) -> tuple[str, str, str, str]:

@@ -235,6 +235,8 @@ def _truth_tiles(truth: Json) -> list[Tile]:
     detail = (
         f"settled {number(truth.get('settled_kwh'))}, true {number(truth.get('delivered_kwh'))} kWh"
     )
+    if truth.get("abs_error_pct") is not None:
+        detail = f"net; sellers' errors without signs {number(truth['abs_error_pct'])} %; {detail}"
     return [Tile("Settlement error", f"{signed(truth['error_pct'])} %", detail)]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import pytest
 
-from tests.harness.played_day import Played, play
+from tests.harness.played_day import Played, fits, play
 from tests.harness.servers import PASSWORD, postgres, redis
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(1000)]
@@ -83,7 +83,7 @@ def test_the_report_tells_everything_a_reader_may_count_on(day: Played) -> None:
             assert fields <= set(row), section
     assert set(report["setpoints"]) >= COUNTS
     assert {"events", "head_hash", "verified"} <= set(report["journal"])
-    assert {"delivered_kwh", "settled_kwh", "error_pct"} <= set(report["truth"])
+    assert {"delivered_kwh", "settled_kwh", "error_pct", "abs_error_pct"} <= set(report["truth"])
     for order in report["orders"]:
         assert all(datetime.fromisoformat(event["at"]).tzinfo for event in order["events"])
 
@@ -120,9 +120,23 @@ def test_every_fault_is_flagged_and_every_flag_is_a_fault(day: Played) -> None:
 
 
 def test_what_ignores_or_clamps_is_flagged_within_two_intervals(day: Played) -> None:
-    judged = [flag for flag in day.report["flags"] if flag["kind"] in {"ignores", "clamps"}]
-    assert judged
-    assert all(flag["after_intervals"] <= 2.0 for flag in judged)
+    """By the truth: from when fault and setpoint were both there to the first flag."""
+    for fault in (one for one in day.faults if one["fault"] in {"ignores", "clamps"}):
+        flagged = min(
+            datetime.fromisoformat(flag["at"]) for flag in day.report["flags"] if fits(flag, fault)
+        )
+        told = min(
+            datetime.fromisoformat(row["in_force_at"]) for row in day.report["devices"]
+            if row["device"] == fault["device"] and row["in_force_at"] >= "2017-07-21"
+        )  # fmt: skip
+        since = max(datetime.fromisoformat(fault["at"]), told)
+        assert flagged - since <= timedelta(minutes=2)
+
+
+def test_the_judge_counts_the_delay_of_every_flag(day: Played) -> None:
+    injected = day.report["truth"]["injected"]
+    assert len(injected) == len(day.faults)
+    assert all(0.0 <= fault["after_intervals"] <= 5.0 for fault in injected)
 
 
 @pytest.mark.parametrize("name", ["report.json", "truth.jsonl", "statement.csv", "report.html"])

@@ -125,6 +125,7 @@ def _report() -> dict[str, Any]:
         "quarantined": 3,
         "truth": {
             "delivered_kwh": 38.0, "settled_kwh": 40.0, "error_pct": 5.3,
+            "abs_error_pct": 21.1,
             "orders": [
                 {"order": MIDDAY, "seller": HOMES, "delivered_kwh": 31.0, "settled_kwh": 28.0,
                  "error_pct": -9.7},

@@ -15,8 +15,9 @@ _CENT: Final = Decimal("0.005")
 _NEAR_KW: Final = 0.3
 """A read-back this near is the setpoint."""
 _INTERVALS: Final = 2.0
-_LATE: Final = 0.5
-"""Part of an interval that noticing itself may take."""
+"""Telemetry intervals in which a device has to fall short to be found out."""
+_NOTICING: Final = 0.5
+"""Part of an interval that polling over real sockets may take on top."""
 _STREET: Final = (
     "OrderSubmitted", "OrderAwarded", "OrderPlanned", "SetpointsIssued", "SetpointsApplied",
     "WindowClosed", "DeliveryVerified", "OrderSettled",
@@ -53,7 +54,8 @@ def state_checks(report: Json, *, exits: Mapping[str, int], spoiled: int) -> dic
             "delivered is measured minus baseline": lambda: _delivery_adds_up(report),
             "the rebound was measured": lambda: _rebound(report),
             "every statement line follows from its windows": lambda: _statement_adds_up(report),
-            "what ignores or clamps was flagged within two intervals": lambda: _in_time(report),
+            f"what ignores or clamps was flagged within {_allowed(report):g} intervals"
+            " of when it could first be seen": lambda: _in_time(report),
             "no injected fault was missed": lambda: not report["truth"]["misses"],
             "no flag was a false alarm": lambda: not report["truth"]["false_alarms"],
         }  # fmt: skip
@@ -121,9 +123,18 @@ def _statement_adds_up(report: Json) -> bool:
     return bool(report["statement"])
 
 
+def _allowed(report: Json) -> float:
+    return _INTERVALS if report["transport"] == "lockstep" else _INTERVALS + _NOTICING
+
+
 def _in_time(report: Json) -> bool:
-    judged = [flag for flag in report["flags"] if flag["kind"] in {"ignores", "clamps"}]
-    return all(flag["after_intervals"] <= _INTERVALS + _LATE for flag in judged)
+    """By the judge's count, not by what the flags say of themselves."""
+    late = [
+        fault.get("after_intervals")
+        for fault in report["truth"]["injected"]
+        if fault["fault"] in {"ignores", "clamps"}
+    ]
+    return all(each is not None and each <= _allowed(report) for each in late)
 
 
 def _ledger_balances(report: Json) -> bool:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.cli.demo.evidence import Evidence, Told
+from gateway.cli.demo.first_told import first_reading, first_told
 from gateway.cli.demo.minutes import minute_means
 
 Json = Mapping[str, Any]
@@ -99,6 +100,7 @@ def _devices(evidence: Evidence, told: Told) -> list[dict[str, Any]]:
         known = last.get(row["setpoint"]["device_id"])
         if known is None or row["setpoint"]["revision"] > known["setpoint"]["revision"]:
             last[row["setpoint"]["device_id"]] = row
+    issued, applied = first_told(told.facts)
     rows = []
     for device, row in sorted(last.items()):
         setpoint, outcome = row["setpoint"], row["outcome"] or {}
@@ -107,6 +109,7 @@ def _devices(evidence: Evidence, told: Told) -> list[dict[str, Any]]:
                 "order": told.id,
                 "device": device,
                 "protocol": evidence.devices[device]["profile"]["protocol"],
+                "control": evidence.devices[device]["profile"]["control"],
                 "seller": sellers[device],
                 "reference_kw": references.get(device),
                 "setpoint_kw": setpoint["power_kw"],
@@ -115,6 +118,9 @@ def _devices(evidence: Evidence, told: Told) -> list[dict[str, Any]]:
                 "read_back_kw": outcome.get("read_back_kw"),
                 "measured_kw": _mean(evidence, device, setpoint, told),
                 "lease_s": setpoint["lease_s"],
+                "issued_at": issued.get(device),
+                "in_force_at": applied.get(device),
+                "first_reading_at": first_reading(evidence.series[device], applied.get(device)),
             }
         )
     return rows

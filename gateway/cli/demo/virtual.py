@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import structlog
 
 from adapters.mqtt.exchange import MqttDevice
 from config.loading import load_settings
@@ -34,8 +35,11 @@ from marketplace_core.simtime import identity
 _MINUTE: Final = timedelta(minutes=1)
 _IDLE_S: Final = 300.0
 """Virtual time has no steps to be noticed."""
+_STOPS_IN_S: Final = 60.0
+"""Virtual seconds that the service has to stop."""
 _BEFORE: Final = timedelta(hours=1)
 """Market time before the devices run, in which the market is set up."""
+_log = structlog.get_logger(__name__)
 
 
 class VirtualWorld:
@@ -117,15 +121,14 @@ class VirtualWorld:
         self._loop.run_until_complete(_either(started, self._running))
 
     def stop(self) -> Mapping[str, int]:
-        """Stop the service cleanly, then the devices."""
+        """Ask the service to stop, then the devices; 0 stands for a clean end of each."""
         self._stop.set()
-        if self._running is not None:
-            self._loop.run_until_complete(self._running)
         self._forget_clients()
-        code = self._pipe.end()
+        gateway = 1 if self._running is None else end_of(self._loop, self._running)
+        devices = self._pipe.end()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._close()
-        return {"gateway": 0, "devices": code}
+        return {"gateway": gateway, "devices": devices}
 
     def abort(self) -> None:
         """Cancel the service, end the devices."""
@@ -187,6 +190,22 @@ class VirtualClient(Client):
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         with self._loop.holding_time():
             return self._loop.run_until_complete(self._inside.request(method, path, **arguments))
+
+
+def end_of(loop: VirtualLoop, running: asyncio.Task[None]) -> int:
+    """Exit code of a service that was asked to stop: 0 when it ended and left nothing running."""
+    loop.run_until_complete(asyncio.wait({running}, timeout=_STOPS_IN_S))
+    ended = running.done() and not running.cancelled()
+    error = running.exception() if ended else None
+    left = asyncio.all_tasks(loop)
+    if ended and error is None and not left:
+        return 0
+    _log.error("stopped_uncleanly", error=repr(error), left=sorted(map(repr, left)))
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=_STOPS_IN_S))
+    return 1
 
 
 async def _either(started: asyncio.Event, running: asyncio.Task[None]) -> None:

@@ -151,7 +151,14 @@ def test_the_truth_is_a_difference_in_energy_first_and_per_cent_second() -> None
         ("midday", "Sunrise Homes", "28.0", "31.0", "-3.0", "-10 %"),
         ("evening", "Voltfleet Cars", "12.0", "7.0", "+5.0", "+71 %"),
     ]
-    assert table.total[:6] == ("Day", "All sellers", "40.0", "38.0", "+2.0", "+5 %")
+    assert typed(*table.total[:6]) == (
+        "Day",
+        "All sellers",
+        "40.0",
+        "38.0",
+        "+2.0",
+        "net +5 %, absolute 21 %",
+    )
 
 
 def test_a_seller_that_delivered_nothing_has_no_error_in_per_cent() -> None:
@@ -175,3 +182,32 @@ def test_signs_and_shares() -> None:
     assert signs == ("+1.0", "0.0", "-1.0", "-")
     shares = typed(share(1.0, 4.0), share(-1.0, 4.0), share(1.0, 0.0))
     assert shares == ("25 %", "-25 %", "-")
+
+
+@pytest.mark.parametrize(
+    ("limit", "reference", "measured", "said"),
+    [
+        (-50.0, -60.0, -20.0, ""),  # a car park that draws less than it may
+        (-50.0, -60.0, -58.0, "-8.00 kW off"),
+        (3.0, 5.0, 0.5, ""),  # a roof that gives less than it may
+        (3.0, 5.0, 4.5, "+1.50 kW off"),
+        (0.0, -7.0, -6.0, "-6.00 kW off"),
+        (0.0, 5.0, 4.0, "+4.00 kW off"),
+        (0.0, None, -4.0, "-4.00 kW off"),
+    ],
+)
+def test_of_a_limit_only_a_breach_is_named(
+    limit: float, reference: float | None, measured: float, said: str
+) -> None:
+    report = sample_report()
+    report["devices"] = [
+        {**report["devices"][0], "control": "limit", "setpoint_kw": limit,
+         "reference_kw": reference, "measured_kw": measured},
+    ]  # fmt: skip
+    assert [typed(row[4]) for row in exceptions(report).rows] == ([typed(said)] if said else [])
+
+
+def test_a_setpoint_is_not_followed_by_less_either() -> None:
+    report = sample_report()
+    report["devices"] = [{**report["devices"][0], "control": "setpoint", "measured_kw": -1.0}]
+    assert len(exceptions(report).rows) == 1

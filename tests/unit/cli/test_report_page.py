@@ -239,3 +239,10 @@ def test_a_time_zone_nobody_knows_is_utc() -> None:
 
 def test_the_same_report_renders_the_same_page() -> None:
     assert render_html(sample_report()) == render_html(sample_report())
+
+
+def test_the_tile_says_the_error_with_and_without_its_signs() -> None:
+    tiles = {tile.label: (tile.value, tile.detail) for tile in view(sample_report()).tiles}
+    value, detail = tiles["Settlement error"]
+    assert value == "+5.3 %"
+    assert "without signs 21.1 %" in detail

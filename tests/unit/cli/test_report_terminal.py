@@ -23,7 +23,7 @@ def test_tables_fit_a_hundred_columns_and_hold_the_numbers() -> None:
     for said in (
         "All 4 checks hold", "asked 450 above the price cap", "107 %", "charger_ca_315",
         "4.50 kW off", "times out", "12:11 to 12:30", "28.000 kWh", "3.52 USD",
-        "holds  the ledger balances",
+        "holds  the ledger balances", "net +5 %, absolute 21 %",
     ):  # fmt: skip
         assert said in text, said
 

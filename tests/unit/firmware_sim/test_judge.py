@@ -92,6 +92,7 @@ def test_delivered_is_what_the_contracts_meters_did_beyond_what_they_would_have(
     assert found.delivered_kwh == pytest.approx(4.0, abs=1e-3)
     assert found.settled_kwh == pytest.approx(4.5)
     assert found.error_pct == pytest.approx(12.5, abs=0.1)
+    assert found.abs_error_pct == pytest.approx(100.0, abs=0.1)  # the order's own: 8 of 4 kWh
     assert [(one.order, one.seller) for one in found.orders] == [("ord_1", "org_sunrise_homes")]
     assert found.orders[0].settled_kwh == pytest.approx(2 * 2.0 * 2)  # two contracts, two hours
 
@@ -106,6 +107,7 @@ def test_statement_lines_that_name_their_order_are_settled_by_order(
     assert found.orders[0].settled_kwh == pytest.approx(4.5)
     assert found.delivered_kwh == 0.0
     assert found.error_pct is None
+    assert found.abs_error_pct is None
 
 
 def test_only_meters_of_bids_that_won_count(
@@ -143,11 +145,29 @@ def test_flags_are_matched_by_device_kind_and_time(day: Planned, undisturbed: Pa
     ]
     found = verdict(day, said, undisturbed, undisturbed)
     assert len(found.injected) == 7
-    assert found.injected[0].after_intervals == 1.5
+    assert found.injected[0].after_intervals == 0.0  # the first of its flags
     assert [one.device for one in found.misses] == [fault.device for fault in faults[1:]]
     assert [one.device for one in found.false_alarms] == [
         faults[1].device, faults[2].device, faults[3].device,
     ]  # fmt: skip
+
+
+def test_errors_of_sellers_that_cancel_show_in_the_absolute_error(
+    day: Planned, undisturbed: Path, tmp_path: Path
+) -> None:
+    home, fleet = day.scenario.homes[0].meter, day.scenario.fleets[0].id
+    span = day.scenario.market.event(Direction.UP).interval
+    truth = moved(undisturbed, tmp_path / "t", home, span, 2.0)
+    truth = moved(truth, truth, fleet, span, 2.0)
+    said = report(day, "org_sunrise_homes", 2, Direction.UP)
+    said["windows"] += report(day, "org_voltfleet_cars", 1, Direction.UP)["windows"]
+    said["statement"] = [
+        {"order": "ord_1", "seller": seller, "quantity": kwh, "unit": "kWh"}
+        for seller, kwh in (("org_sunrise_homes", "5"), ("org_voltfleet_cars", "3"))
+    ]
+    found = verdict(day, said, truth, undisturbed)
+    assert found.error_pct == pytest.approx(0.0, abs=0.1)
+    assert found.abs_error_pct == pytest.approx(25.0, abs=0.1)
 
 
 @pytest.mark.parametrize("gone", ["orders", "windows", "statement", "flags"])
