@@ -55,7 +55,7 @@ async def list_webhooks(
     request: Request, services: Using, caller: Caller, page: Paging
 ) -> Response:
     """The caller's own webhooks."""
-    _participant(caller)
+    caller.require_reader("buyer", "seller")
     owner = caller.organisation
     found = await services.reads.compute(lambda: services.webhooks.owned(owner, page))
     return page_response(request, found)
@@ -93,7 +93,7 @@ async def list_deliveries(
     webhook_id: str, request: Request, services: Using, caller: Caller, page: Paging
 ) -> Response:
     """The newest deliveries: status, attempts, latency, and what went wrong."""
-    _participant(caller)
+    caller.require_reader("buyer", "seller")
     owner = caller.organisation
     found = await services.reads.compute(
         lambda: services.webhooks.deliveries(owner, webhook_id, page)
