@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
 from marketplace_core.errors import RequestError
+
+_IN_PAGES: Final = frozenset({"lines", "messages", "rows"})
+"""Members of an object that come in pages."""
 
 
 class Client:
@@ -70,7 +73,7 @@ class Client:
         found, following = self._page(path, params)
         while following is not None:
             more, following = self._page(following, None)
-            found += more
+            _append(found, more)
         return found
 
     def _page(self, path: str, params: Mapping[str, str] | None) -> tuple[Any, str | None]:
@@ -88,6 +91,15 @@ class Client:
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         return self._http.request(method, path, **arguments)
+
+
+def _append(found: Any, more: Any) -> None:
+    """Add a page to those before; of an object only the list in it is cut into pages."""
+    if isinstance(found, list):
+        found += more
+        return
+    for name in _IN_PAGES & found.keys():
+        found[name] += more[name]
 
 
 def _once(key: str) -> dict[str, str]:

@@ -18,8 +18,9 @@ from adapters.webhook.courier import Courier
 from adapters.webhook.link import Answered, Link
 from adapters.webhook.wire import Accepted, Ping, encode, read_reply
 from gateway.delivery_book import DeliveryBook, Wall
+from gateway.store.paging import Page, Slice
 from gateway.store.sealing import Sealer
-from gateway.store.webhook_log import DeliveryRow, deliveries_of
+from gateway.store.webhook_log import DeliveryRow, deliveries_page
 from gateway.store.webhooks import (
     DISPATCH,
     WebhookRow,
@@ -27,7 +28,7 @@ from gateway.store.webhooks import (
     remove_webhook,
     replace_secret,
     webhook_by_id,
-    webhooks_of,
+    webhooks_page,
 )
 from gateway.store.writer import Transaction, Writer
 from gateway.webhook_views import Answers, KeptAnswer, PingResult, WebhookView
@@ -118,16 +119,17 @@ class Webhooks:
 
         return await self._once(answers, work)
 
-    def owned(self, organisation: str) -> list[WebhookView]:
-        """The endpoints of an organisation."""
+    def owned(self, organisation: str, page: Page) -> Slice[WebhookView]:
+        """The endpoints of an organisation, oldest first."""
         with self._engine.connect() as connection:
-            return [self._view(row) for row in webhooks_of(connection, organisation)]
+            found = webhooks_page(connection, organisation, page)
+        return Slice([self._view(row) for row in found.items], found.following)
 
-    def deliveries(self, organisation: str, webhook_id: str) -> list[DeliveryRow]:
+    def deliveries(self, organisation: str, webhook_id: str, page: Page) -> Slice[DeliveryRow]:
         """The newest deliveries to an endpoint; NotFoundError when it is not its own."""
         with self._engine.connect() as connection:
             webhook_by_id(connection, organisation, webhook_id)
-            return deliveries_of(connection, organisation, webhook_id)
+            return deliveries_page(connection, organisation, webhook_id, page)
 
     async def remove(self, organisation: str, webhook_id: str) -> None:
         """Forget an endpoint; NotFoundError when it is not its own."""

@@ -18,11 +18,14 @@ MOST: Final = 200
 """Items on one page at most."""
 
 
+Cursor = Annotated[
+    str | None, Query(max_length=500, description="From the `Link` of the page before")
+]
+
+
 def page_of(
     limit: Annotated[int, Query(ge=1, le=MOST, description="Items on a page")] = MOST,
-    cursor: Annotated[
-        str | None, Query(max_length=500, description="From the `Link` of the page before")
-    ] = None,
+    cursor: Cursor = None,
 ) -> Page:
     """FastAPI dependency: which page is asked for."""
     return Page(limit, () if cursor is None else _key(cursor))

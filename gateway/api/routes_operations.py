@@ -9,11 +9,12 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select
 
 from gateway.api.auth import Caller, Principal
-from gateway.api.paging import Paging, page_response
+from gateway.api.paging import Paging, page_response, with_next
 from gateway.api.problems import problem
 from gateway.api.services import Services, Using, json_response
 from gateway.store.audit import facts_page
-from gateway.store.paging import slice_of
+from gateway.store.paging import checked, slice_of
+from gateway.store.readings import NEWEST
 from gateway.store.registry import devices_of
 from gateway.store.tables import dead_letters
 from marketplace_core.errors import NotFoundError
@@ -76,11 +77,19 @@ async def read_device(device_id: str, services: Using, caller: Caller) -> Respon
 
 
 @router.get("/v1/quarantine")
-async def list_quarantine(services: Using, caller: Caller) -> Response:
-    """The newest malformed messages, and readings given up as lost per series."""
+async def list_quarantine(
+    request: Request, services: Using, caller: Caller, page: Paging
+) -> Response:
+    """Malformed messages, newest first, and readings given up as lost per series."""
     caller.require("operator")
-    messages = await services.reads.compute(services.readings.quarantined)
-    return json_response({"messages": messages, "gaps": services.readings.gaps()})
+    before = int(checked(page.after, [int])[0]) if page.after else NEWEST
+    found = await services.reads.compute(
+        lambda: services.readings.quarantined(page.limit + 1, before)
+    )
+    messages = found[: page.limit]
+    following = (messages[-1].number,) if len(found) > page.limit else None
+    shown = json_response({"messages": messages, "gaps": services.readings.gaps()})
+    return with_next(shown, request, following)
 
 
 @router.get("/v1/journal")

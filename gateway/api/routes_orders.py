@@ -20,6 +20,7 @@ from gateway.store.journal import read_streams
 from gateway.store.statements import (
     deliveries_page,
     lines_of,
+    lines_page,
     postings_of,
     setpoints_of,
     windows_of,
@@ -117,16 +118,22 @@ async def list_deliveries_of_order(
 
 @router.get("/orders/{order_id}/statement")
 async def read_statement(
-    order_id: str, services: Using, caller: Caller, form: Format = "json"
+    order_id: str,
+    *,
+    request: Request,
+    services: Using,
+    caller: Caller,
+    page: Paging,
+    form: Format = "json",
 ) -> Response:
-    """Statement lines of an order that the caller is a side of, all versions."""
+    """Statement lines of an order that the caller is a side of, all versions; CSV is no page."""
 
     def read(connection: Connection) -> Response:
         order(connection, caller.viewer, order_id)
-        lines = lines_of(connection, caller.viewer, order_id)
         if form == "csv":
+            lines = lines_of(connection, caller.viewer, order_id)
             return csv_response(lines_csv(lines), f"statement-{order_id}")
-        return json_response(lines)
+        return page_response(request, lines_page(connection, caller.viewer, page, order_id))
 
     return await services.read(read)
 

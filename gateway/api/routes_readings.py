@@ -7,17 +7,21 @@ from datetime import timedelta
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from gateway.api.auth import Caller
 from gateway.api.idempotency import KEYED, once_elsewhere
 from gateway.api.instants import Instant
+from gateway.api.paging import Cursor, page_of, with_next
 from gateway.api.problems import faults_of
 from gateway.api.schemas import ReadingBody
 from gateway.api.services import Services, Using, json_response
+from gateway.store.engine import from_us, to_us
+from gateway.store.paging import Page, Slice, checked
 from gateway.store.registry import is_series_of, meters_of
 from marketplace_core.errors import NotFoundError, RecordError, RequestError
+from marketplace_core.intervals import Interval
 from marketplace_core.verification.bulk import parse_readings
 from marketplace_core.verification.reading import Reading
 
@@ -25,7 +29,24 @@ router = APIRouter(prefix="/v1/readings", tags=["readings"])
 _BATCH = 2_000
 _MOST_ROWS = 20_000
 _MAX_ERRORS_SHOWN = 1_000
+_MOST_SHOWN = 10_000
 _LONGEST = timedelta(days=92)
+
+
+def _rows_of(
+    limit: Annotated[int, Query(ge=1, le=_MOST_SHOWN, description="Rows on a page")] = _MOST_SHOWN,
+    cursor: Cursor = None,
+) -> Page:
+    return page_of(limit, cursor)
+
+
+def _span_of(start: Instant, end: Instant) -> Interval:
+    if not timedelta(0) < end - start <= _LONGEST:
+        raise RequestError(
+            "the span is empty or too long", field="end",
+            rule=f"`end` is after `start` and within {_LONGEST.days} days of it",
+        )  # fmt: skip
+    return Interval(start, end)
 
 
 @router.post("", openapi_extra=KEYED)
@@ -71,22 +92,45 @@ async def import_readings(request: Request, services: Using, caller: Caller) -> 
 
 @router.get("/{series}")
 async def read_series(
-    series: str, start: Instant, end: Instant, services: Using, caller: Caller
+    series: str,
+    *,
+    span: Annotated[Interval, Depends(_span_of)],
+    request: Request,
+    services: Using,
+    caller: Caller,
+    page: Annotated[Page, Depends(_rows_of)],
 ) -> Response:
-    """Readings of one of the caller's own meters or devices: `[start, seconds, power_kw]` rows."""
+    """Readings of one of the caller's own meters or devices, by start.
+
+    Rows are `[start, seconds, power_kw]`; more fit on a page than of other lists.
+    """
     caller.require_reader("seller", "operator")
-    if not timedelta(0) < end - start <= _LONGEST:
-        raise RequestError(
-            "the span is empty or too long", field="end",
-            rule=f"`end` is after `start` and within {_LONGEST.days} days of it",
-        )  # fmt: skip
     viewer = caller.viewer
     own = viewer.everything or await services.read(lambda c: is_series_of(c, viewer, series))
     if not own:
         raise NotFoundError("series", series)
-    data = await services.reads.compute(lambda: services.readings.between(series, start, end))
-    rows = zip(data.start_s.tolist(), data.seconds.tolist(), data.power_kw.tolist(), strict=True)
-    return json_response({"series": series, "rows": list(rows)})
+    found = await services.reads.compute(lambda: _rows(services, series, span, page))
+    shown = json_response({"series": series, "rows": found.items})
+    return with_next(shown, request, found.following)
+
+
+def _rows(
+    services: Services, series: str, span: Interval, page: Page
+) -> Slice[tuple[float, float, float]]:
+    """One page of a series' readings; the key is the microsecond that the last one began at."""
+    after = int(checked(page.after, [int])[0]) if page.after else -1
+    if after >= to_us(span.end):
+        return Slice([], None)
+    since = from_us(after) if after > to_us(span.start) else span.start
+    data = services.readings.between(series, since, span.end)
+    columns = (data.start_s.tolist(), data.seconds.tolist(), data.power_kw.tolist())
+    rows = [row for row in zip(*columns, strict=True) if _began_us(row) > after or not page.after]
+    following = (_began_us(rows[page.limit - 1]),) if len(rows) > page.limit else None
+    return Slice(rows[: page.limit], following)
+
+
+def _began_us(row: tuple[float, float, float]) -> int:
+    return round(row[0] * 1e6)
 
 
 async def _store(

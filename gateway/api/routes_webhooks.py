@@ -14,6 +14,7 @@ from pydantic import Field
 
 from gateway.api.auth import Caller, Principal
 from gateway.api.idempotency import KEYED, replay_of
+from gateway.api.paging import Paging, page_response
 from gateway.api.schemas import Body
 from gateway.api.services import Using, json_response
 from gateway.store.webhooks import DISPATCH
@@ -50,11 +51,14 @@ async def register_webhook(
 
 
 @router.get("/webhooks")
-async def list_webhooks(services: Using, caller: Caller) -> Response:
+async def list_webhooks(
+    request: Request, services: Using, caller: Caller, page: Paging
+) -> Response:
     """The caller's own webhooks."""
-    _participant(caller)
+    caller.require_reader("buyer", "seller")
     owner = caller.organisation
-    return json_response(await services.reads.compute(lambda: services.webhooks.owned(owner)))
+    found = await services.reads.compute(lambda: services.webhooks.owned(owner, page))
+    return page_response(request, found)
 
 
 @router.delete("/webhooks/{webhook_id}", status_code=204)
@@ -85,13 +89,16 @@ async def test_webhook(webhook_id: str, services: Using, caller: Caller) -> Resp
 
 
 @router.get("/webhooks/{webhook_id}/deliveries")
-async def list_deliveries(webhook_id: str, services: Using, caller: Caller) -> Response:
+async def list_deliveries(
+    webhook_id: str, request: Request, services: Using, caller: Caller, page: Paging
+) -> Response:
     """The newest deliveries: status, attempts, latency, and what went wrong."""
-    _participant(caller)
+    caller.require_reader("buyer", "seller")
     owner = caller.organisation
-    return json_response(
-        await services.reads.compute(lambda: services.webhooks.deliveries(owner, webhook_id))
+    found = await services.reads.compute(
+        lambda: services.webhooks.deliveries(owner, webhook_id, page)
     )
+    return page_response(request, found)
 
 
 def _participant(caller: Principal) -> None:

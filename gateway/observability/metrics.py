@@ -36,7 +36,15 @@ _LATENCY: Final = (
 )  # fmt: skip
 _PREFILLED: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "orders": {
-        "state": ("submitted", "rejected", "awarded", "planned", "infeasible", "settled"),
+        "state": (
+            "submitted",
+            "rejected",
+            "awarded",
+            "planned",
+            "infeasible",
+            "settled",
+            "stopped",
+        ),
     },
     "setpoints": {"outcome": ("issued", "applied", "refused", "unreachable", "unconfirmed")},
     "lease_refreshes": {"outcome": ("applied", "refused", "unreachable", "unconfirmed")},

@@ -12,6 +12,7 @@ from marketplace_core.events import (
     OrderPlanned,
     OrderRejected,
     OrderSettled,
+    OrderStopped,
     OrderSubmitted,
 )
 from marketplace_core.ports import Record
@@ -23,6 +24,7 @@ _STATES: Final[dict[type[object], str]] = {
     OrderPlanned: "planned",
     OrderInfeasible: "infeasible",
     OrderSettled: "settled",
+    OrderStopped: "stopped",
 }
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from marketplace_core.verification.reading import Reading
+
+NEWEST: Final = 2**63 - 1
+"""Greater than the number of any message."""
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +27,8 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     reason: str
     evidence: bytes
+    number: int = 0
+    """Where it stands in the store, counted from 1; 0 before it is kept."""
 
 
 class SeriesData(msgspec.Struct, frozen=True):
@@ -63,8 +68,8 @@ class Readings(Protocol):
     def gaps(self) -> dict[str, int]:
         """Readings given up as lost since the start, per series."""
 
-    def quarantined(self, limit: int = 100) -> list[Quarantined]:
-        """The newest messages put aside."""
+    def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
+        """The newest messages put aside, of those before a number."""
 
     def between(self, series: str, start: datetime, end: datetime) -> SeriesData:
         """Readings of a series that touch `[start, end)` and began at most a day before it."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from gateway.store.engine import from_us, to_us
 from gateway.store.group_commit import GroupCommit, Waiting
-from gateway.store.readings import Quarantined, SeriesData
+from gateway.store.readings import NEWEST, Quarantined, SeriesData
 from gateway.store.sequence import SequenceMarks
 from marketplace_core.errors import StoreError
 from marketplace_core.units import Kw
@@ -102,8 +102,8 @@ class GroupedReadings(abc.ABC):
         return {names[number]: count for number, count in self._marks.gaps.copy().items()}
 
     @abc.abstractmethod
-    def quarantined(self, limit: int = 100) -> list[Quarantined]:
-        """The newest messages put aside."""
+    def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
+        """The newest messages put aside, of those before a number."""
 
     @abc.abstractmethod
     def between(self, series: str, start: datetime, end: datetime) -> SeriesData:

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
 from gateway.store.engine import back_off, from_us, is_lost, to_us
-from gateway.store.readings import Quarantined, SeriesData
+from gateway.store.readings import NEWEST, Quarantined, SeriesData
 from gateway.store.readings_grouped import (
     DAY_US,
     Group,
@@ -73,8 +73,8 @@ _PUT_ASIDE: Final = (
     " VALUES (%s, %s, %s, %s)"
 )
 _PUT_ASIDE_NEWEST: Final = (
-    "SELECT at_us, source, reason, evidence FROM flexway_readings.quarantine"
-    " ORDER BY number DESC LIMIT %s"
+    "SELECT at_us, source, reason, evidence, number FROM flexway_readings.quarantine"
+    " WHERE number < %s ORDER BY number DESC LIMIT %s"
 )
 _BETWEEN: Final = (
     "SELECT at_us, seconds, power_kw FROM flexway_readings.readings"
@@ -115,11 +115,19 @@ class PostgresReadings(GroupedReadings):
         self._patience_s = patience_s
         self._waits = back_off(float("inf"))
 
-    def quarantined(self, limit: int = 100) -> list[Quarantined]:
-        """The newest messages put aside."""
+    def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
+        """The newest messages put aside, of those before a number."""
         return [
-            Quarantined(at=from_us(at_us), source=source, reason=reason, evidence=bytes(evidence))
-            for at_us, source, reason, evidence in self._read(_PUT_ASIDE_NEWEST, limit)
+            Quarantined(
+                at=from_us(at_us),
+                source=source,
+                reason=reason,
+                evidence=bytes(evidence),
+                number=number,
+            )
+            for at_us, source, reason, evidence, number in self._read(
+                _PUT_ASIDE_NEWEST, before, limit
+            )
         ]
 
     def between(self, series: str, start: datetime, end: datetime) -> SeriesData:

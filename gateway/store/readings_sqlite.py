@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.store.engine import from_us, to_us
-from gateway.store.readings import Quarantined, SeriesData
+from gateway.store.readings import NEWEST, Quarantined, SeriesData
 from gateway.store.readings_grouped import (
     DAY_US,
     Group,
@@ -45,7 +45,8 @@ _MARK: Final = (
 )
 _PUT_ASIDE: Final = "INSERT INTO quarantine (at_us, source, reason, evidence) VALUES (?, ?, ?, ?)"
 _PUT_ASIDE_NEWEST: Final = (
-    "SELECT at_us, source, reason, evidence FROM quarantine ORDER BY number DESC LIMIT ?"
+    "SELECT at_us, source, reason, evidence, number FROM quarantine"
+    " WHERE number < ? ORDER BY number DESC LIMIT ?"
 )
 _BETWEEN: Final = (
     "SELECT at_us, seconds, power_kw FROM readings WHERE at_us >= ? AND at_us < ?"
@@ -79,11 +80,15 @@ class SqliteReadings(GroupedReadings):
             if "register_kwh" not in columns:  # a file of an earlier version
                 connection.execute("ALTER TABLE readings ADD COLUMN register_kwh REAL")
 
-    def quarantined(self, limit: int = 100) -> list[Quarantined]:
-        """The newest messages put aside."""
+    def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
+        """The newest messages put aside, of those before a number."""
         return [
-            Quarantined(at=from_us(at_us), source=source, reason=reason, evidence=evidence)
-            for at_us, source, reason, evidence in self._read(_PUT_ASIDE_NEWEST, limit)
+            Quarantined(
+                at=from_us(at_us), source=source, reason=reason, evidence=evidence, number=number
+            )
+            for at_us, source, reason, evidence, number in self._read(
+                _PUT_ASIDE_NEWEST, before, limit
+            )
         ]
 
     def between(self, series: str, start: datetime, end: datetime) -> SeriesData:

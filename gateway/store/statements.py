@@ -94,6 +94,19 @@ def lines_of(connection: Connection, viewer: Viewer, order_id: str) -> list[Stat
     return [msgspec.json.decode(row.document, type=StatementLine) for row in rows]
 
 
+def lines_page(
+    connection: Connection, viewer: Viewer, page: Page, order_id: str
+) -> Slice[StatementLine]:
+    """The same lines in pages, by version."""
+    query = select(statement_lines).where(
+        statement_lines.c.order_id == order_id, viewer.of(*_SIDES)
+    )
+    keys = (statement_lines.c.version, statement_lines.c.id)
+    found = rows_of(connection, query, page, *keys)
+    lines = [msgspec.json.decode(row.document, type=StatementLine) for row in found.items]
+    return Slice(lines, found.following)
+
+
 def postings_of(connection: Connection, viewer: Viewer, order_id: str) -> list[Posting]:
     """Ledger postings of an order's lines that the viewer is a side of, in booking order."""
     lines = select(statement_lines.c.id).where(

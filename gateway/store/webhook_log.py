@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from gateway.store.engine import from_us, to_us
+from gateway.store.paging import Page, Slice, rows_of
 from gateway.store.webhooks import (
     WebhookRow,
     webhook_deliveries,
@@ -100,23 +101,24 @@ def end_delivery(
         connection.execute(delete(table).where(table.c.id.in_(forgotten)))
 
 
-def deliveries_of(connection: Connection, organisation: str, webhook_id: str) -> list[DeliveryRow]:
-    """The newest deliveries to an endpoint of an organisation, newest first."""
+def deliveries_page(
+    connection: Connection, organisation: str, webhook_id: str, page: Page
+) -> Slice[DeliveryRow]:
+    """Deliveries to an endpoint of an organisation, by their first attempt, newest first."""
     table = webhook_deliveries
-    query = (
-        select(table)
-        .where(table.c.webhook_id == webhook_id, table.c.organisation == organisation)
-        .order_by(table.c.last_us.desc(), table.c.id)
-        .limit(KEPT_DELIVERIES)
+    query = select(table).where(
+        table.c.webhook_id == webhook_id, table.c.organisation == organisation
     )
-    return [
+    found = rows_of(connection, query, page, table.c.first_us, table.c.id, newest_first=True)
+    rows = [
         DeliveryRow(
             id=row.id, message_id=row.message_id, kind=row.kind, status=row.status,
             attempts=row.attempts, detail=row.detail, latency_ms=row.latency_ms,
             first_at=from_us(row.first_us), last_at=from_us(row.last_us),
         )
-        for row in connection.execute(query)
+        for row in found.items
     ]  # fmt: skip
+    return Slice(rows, found.following)
 
 
 def enqueue(connection: Connection, rows: Sequence[Waiting]) -> None:

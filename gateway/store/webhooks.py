@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from gateway.store.engine import from_us, to_us
+from gateway.store.paging import Page, Slice, rows_of
 from gateway.store.tables import metadata
 from marketplace_core.errors import NotFoundError, RejectedError
 
@@ -126,6 +127,13 @@ def webhooks_of(connection: Connection, organisation: str) -> list[WebhookRow]:
     query = select(webhooks).where(webhooks.c.organisation == organisation)
     rows = connection.execute(query.order_by(webhooks.c.created_us, webhooks.c.id))
     return [webhook_of(row) for row in rows]
+
+
+def webhooks_page(connection: Connection, organisation: str, page: Page) -> Slice[WebhookRow]:
+    """Endpoints of one organisation, oldest first."""
+    query = select(webhooks).where(webhooks.c.organisation == organisation)
+    found = rows_of(connection, query, page, webhooks.c.created_us, webhooks.c.id)
+    return Slice([webhook_of(row) for row in found.items], found.following)
 
 
 def webhook_by_id(connection: Connection, organisation: str, webhook_id: str) -> WebhookRow:

@@ -15,9 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from click.testing import CliRunner
+from paho.mqtt import publish
 
+from adapters.mqtt import wire
 from gateway.cli.client import client as client_command
-from tests.harness.lab import next_period, token_of
+from tests.harness.lab import HOST, next_period, token_of, wait_for
 from tests.harness.street import MINUTES, SPEED, Street, street
 
 FOREIGN = {"buyer": "org_foreign_buyer", "seller": "org_foreign_seller",
@@ -95,6 +97,8 @@ class Exchange:
         here = self.here
         here.await_telemetry()
         need = here.sign_contract(periods=2000, lead_s=5.0)
+        hook = {"url": self.endpoint.url, "events": ["order.settled"]}
+        hooks = [self.post("seller", "/v1/webhooks", hook)["id"] for _ in range(2)]
         settled = here.submit_span(need, self.span(lead_s=6.0))
         bought = [bid["bid_id"] for bid in self.get("buyer", f"/v1/needs/{need}")["clearing"][
             "awards"]]  # fmt: skip
@@ -111,8 +115,8 @@ class Exchange:
         self._bid("seller", to_clear)
         line = self.get("buyer", f"/v1/orders/{settled}/statement")[0]["id"]
         dispute = self.post("seller", "/v1/disputes", {"line_id": line, "reason": "too low"})["id"]
-        hook = {"url": self.endpoint.url, "events": ["order.settled"]}
-        hooks = [self.post("seller", "/v1/webhooks", hook)["id"] for _ in range(2)]
+        self._find_fault()
+        self._await_something("seller", f"/v1/webhooks/{hooks[0]}/deliveries")
         self.post("operator", "/v1/organisations", {"id": "org_spare", "name": "Spare"})
         tree = [{"id": "US", "name": "US", "level": "country"},
                 {"id": "F-114", "name": "F-114", "level": "feeder", "parent": "US"}]  # fmt: skip
@@ -127,6 +131,16 @@ class Exchange:
         }  # fmt: skip
         self.secret = self._secret()
 
+    def _find_fault(self) -> None:
+        """A finding about a device of the seller: it says something that is no telemetry."""
+        topic = wire.topic("org_seller", "ev-1", "telemetry")
+        port = self.here.lab.sections["mqtt"]["port"]
+        publish.single(topic, b"\xc1", qos=1, hostname=HOST, port=port)
+        self._await_something("seller", "/v1/flags")
+
+    def _await_something(self, who: str, path: str) -> None:
+        wait_for(lambda: bool(self.get(who, path)), seconds=20, what=path, every_s=0.2)
+
     def _secret(self) -> set[str]:
         """Every id that only the sides of it may see."""
         own = [
@@ -135,6 +149,7 @@ class Exchange:
             for path in (
                 "/v1/assets", "/v1/webhooks", "/v1/bids", "/v1/contracts", "/v1/orders",
                 "/v1/disputes",
+                f"/v1/webhooks/{self.ids['hook']}/deliveries",
                 f"/v1/orders/{self.ids['order']}", f"/v1/orders/{self.ids['planned']}",
             )
         ]  # fmt: skip

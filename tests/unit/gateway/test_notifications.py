@@ -19,12 +19,13 @@ from adapters.webhook.link import Link
 from adapters.webhook.wire import Notification, decode, encode
 from gateway.delivery_book import DeliveryBook
 from gateway.notifications import EVENTS, Relay
+from gateway.store.paging import Page
 from gateway.store.sealing import Sealer
 from gateway.store.webhook_log import (
     KEPT_DELIVERIES,
     DeliveryRow,
     Waiting,
-    deliveries_of,
+    deliveries_page,
     enqueue,
     first_waiting,
 )
@@ -78,7 +79,7 @@ class Post:
 
     def deliveries(self, row: WebhookRow) -> list[DeliveryRow]:
         with self.engine.connect() as connection:
-            return deliveries_of(connection, row.organisation, row.id)
+            return deliveries_page(connection, row.organisation, row.id, Page(200)).items
 
 
 @asynccontextmanager
@@ -210,7 +211,7 @@ async def test_only_the_newest_deliveries_are_kept_and_pending_ones_always(
         ended = [one.id for one in rows if one.status == "accepted"]
         assert ended[0] == f"dlv_{KEPT_DELIVERIES + 19:04}"
         with engine.connect() as connection:
-            assert deliveries_of(connection, "org_b", row.id) == []
+            assert deliveries_page(connection, "org_b", row.id, Page(200)).items == []
         again = await here.book.attempting(dataclasses.replace(delivery(9_999), body=b"another"))
         assert (again.number, again.body) == (2, b"first")
 

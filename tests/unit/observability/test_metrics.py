@@ -67,7 +67,8 @@ def test_a_bad_name_is_caught(name: str, kind: str, complaint: str) -> None:
     ("family", "label", "values"),
     [
         ("flexway_orders", "state",
-         {"submitted", "rejected", "awarded", "planned", "infeasible", "settled"}),
+         {"submitted", "rejected", "awarded", "planned", "infeasible", "settled",
+          "stopped"}),
         ("flexway_setpoints", "outcome",
          {"issued", "applied", "refused", "unreachable", "unconfirmed"}),
         ("flexway_setpoints_open", "state",

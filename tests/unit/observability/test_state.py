@@ -21,7 +21,7 @@ from gateway.observability.state import StateGauges, Watched
 from gateway.observability.tally import count_facts
 from gateway.store.engine import migrate, open_engine
 from marketplace_core.dispatch.profile import DeviceProfile
-from marketplace_core.events import Fact, OrderRejected, OrderSettled
+from marketplace_core.events import Fact, OrderRejected, OrderSettled, OrderStopped
 from marketplace_core.ports import Record
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
@@ -245,9 +245,12 @@ def test_orders_are_counted_when_they_are_committed_and_once() -> None:
         record(OrderSettled(order_id="ord-1", revision=0, version=version, lines=(), postings=()))
         for version in (1, 2, 3)
     ]
-    count_facts(metrics, [rejected])
-    count_facts(metrics, settled)
+    stopped = record(OrderStopped(order_id="ord-1", at=START, by="org_b"))
     value = metrics.registry.get_sample_value
+    assert value("flexway_orders_total", {"state": "stopped"}) == 0.0
+    count_facts(metrics, [rejected, stopped])
+    count_facts(metrics, settled)
+    assert value("flexway_orders_total", {"state": "stopped"}) == 1.0
     assert value("flexway_orders_total", {"state": "rejected"}) == 1.0
     assert value("flexway_orders_total", {"state": "settled"}) == 1.0
     assert value("flexway_orders_total", {"state": "submitted"}) == 0.0
