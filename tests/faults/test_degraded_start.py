@@ -41,7 +41,7 @@ def devices(folder: Path, broker_port: int, modbus_port: int) -> Iterator[None]:
 
 def made(folder: Path, broker_port: int, modbus_port: int) -> Street:
     """A battery and a charger, no site."""
-    street = Street(folder, {"broker": broker_port, "modbus": modbus_port, "vtn": free_port()})
+    street = Street(folder, {"broker": broker_port, "bat-1": modbus_port, "vtn": free_port()})
     del street.lab.sections["openadr"]
     street.lab.write_settings()
     return street

@@ -3,6 +3,9 @@
 A battery behind Modbus, a charger behind MQTT and a site behind OpenADR 2.0b that do at once
 what they are told, and write down every command and effect with the wall time. They outlive
 the gateway.
+
+`--unwilling`: the charger acknowledges and goes on as before, the site opts out of everything,
+and there are two more batteries that let the gateway down once.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from typing import Any
 from firmware_sim.servers.modbus import BatteryUnit, ModbusServer
 from firmware_sim.servers.mqtt import MqttDevice
 from firmware_sim.servers.openadr import SiteEvent, SiteVen
+from tests.harness import unwilling
 
 STEP_S = 0.2
 SITE_KW = -10.0
@@ -27,10 +32,11 @@ SITE_KW = -10.0
 
 
 class Site:
-    """A VEN that opts in to everything, and what it does about its events."""
+    """A VEN that opts in to everything or to nothing, and what it does about its events."""
 
-    def __init__(self, vtn_port: int, report_s: float, log: Any) -> None:
+    def __init__(self, vtn_port: int, report_s: float, log: Any, *, opts_in: bool) -> None:
         self._log = log
+        self._opts_in = opts_in
         self._report_s = report_s
         self._due = 0.0
         self._told: dict[str, tuple[int, str]] = {}
@@ -55,7 +61,7 @@ class Site:
     def _decide(self, event: SiteEvent) -> bool:
         entry = {"received": "event", "event": event.id, "modification": event.modification}
         self._log({"device": "site-1", **entry})
-        return True
+        return self._opts_in
 
     def _note_events(self, now: datetime) -> None:
         """Write down an event that was cancelled, by its status or by being left out."""
@@ -78,18 +84,22 @@ async def serve(options: argparse.Namespace) -> None:
         def log(entry: Mapping[str, Any]) -> None:
             file.write(json.dumps({"at": time.time(), **entry}) + "\n")
 
-        battery = BatteryUnit("bat-1", serial="SN1", capacity_kwh=6.4, log=log)
         charger = MqttDevice("ev-1", "org_seller", boot=int(time.time()), log=log)
-        site = Site(options.vtn_port, options.report_s, log)
-        async with (
-            ModbusServer({1: battery}, port=options.modbus_port) as server,
-            asyncio.TaskGroup() as tasks,
-        ):
+        site = Site(options.vtn_port, options.report_s, log, opts_in=not options.unwilling)
+        batteries = [BatteryUnit("bat-1", serial="SN1", capacity_kwh=6.4, log=log)]
+        if options.unwilling:
+            batteries += unwilling.batteries(log)
+        async with AsyncExitStack() as servers, asyncio.TaskGroup() as tasks:
+            ports = {}
+            for battery in batteries:
+                wanted = 0 if ports else options.modbus_port
+                server = ModbusServer({1: battery}, port=wanted)
+                ports[battery.device_id] = (await servers.enter_async_context(server)).port
             tasks.create_task(charger.run("127.0.0.1", options.broker_port))
             tasks.create_task(site.ven.run())
-            tasks.create_task(step(battery, charger, site))
+            tasks.create_task(step(batteries, charger, site, idle=options.unwilling))
             partial = options.ready_file.with_suffix(".partial")
-            partial.write_text(json.dumps({"modbus_port": server.port}))
+            partial.write_text(json.dumps({"modbus_ports": ports}))
             partial.replace(options.ready_file)
             stop = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -97,14 +107,18 @@ async def serve(options: argparse.Namespace) -> None:
             raise SystemExit(0)
 
 
-async def step(battery: BatteryUnit, charger: MqttDevice, site: Site) -> None:
+async def step(
+    batteries: Sequence[BatteryUnit], charger: MqttDevice, site: Site, *, idle: bool
+) -> None:
+    """`idle`: the charger does nothing of what it acknowledges."""
     sequence, last = 0, time.time()
     while True:
         await asyncio.sleep(STEP_S)
         now = time.time()
-        battery.publish(power_kw=battery.commanded_kw() or 0.0, soc_kwh=5.0)
+        for battery in batteries:
+            battery.publish(power_kw=battery.commanded_kw() or 0.0, soc_kwh=5.0)
         limit = charger.commanded_kw()
-        power_w = -6600.0 if limit is None else limit * 1000.0
+        power_w = -6600.0 if limit is None or idle else limit * 1000.0
         start_us = int(last * 1e6)
         charger.report([sequence, start_us, now - last, power_w, power_w, None, True])
         site.step()
@@ -117,6 +131,7 @@ def main() -> None:
     parser.add_argument("--modbus-port", type=int, default=0)
     parser.add_argument("--vtn-port", type=int, default=9, help="9: nobody is there")
     parser.add_argument("--report-s", type=float, default=30.0, help="wall seconds")
+    parser.add_argument("--unwilling", action="store_true")
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--ready-file", type=Path, required=True)
     asyncio.run(serve(parser.parse_args()))

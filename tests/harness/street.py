@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from gateway.children import Child
+from tests.harness import unwilling
 from tests.harness.lab import Lab, contract, free_port, mosquitto, next_period, wait_for
 
 SPEED = 120.0
@@ -23,6 +24,8 @@ EVERY_S = 0.1
 """Wall seconds between two questions to the API: many runs share the machine."""
 LEASE_S = 600.0
 DEVICES = ("bat-1", "ev-1", "site-1")
+UNWILLING = (*DEVICES, unwilling.SHY, unwilling.MUTE)
+"""Those of a street whose devices do not do as they are told."""
 ORDER_KW = 8.0
 REPORT_S = 1.0
 """Wall seconds between two readings of the battery and of the site; the charger's come faster."""
@@ -33,14 +36,15 @@ class Street:
 
     def __init__(
         self, folder: Path, ports: dict[str, int], *, speed: float = SPEED,
-        lease_s: float = LEASE_S, devices: Sequence[str] = DEVICES,
+        lease_s: float = LEASE_S, devices: Sequence[str] = DEVICES, rebound_s: float = 3600.0,
     ) -> None:  # fmt: skip
-        """`ports`: `broker`, `modbus` and `vtn`; `devices` are those that the contract is over."""
+        """`ports`: `broker`, `vtn` and that of each battery; the contract is over `devices`."""
         self.folder = folder
         self.devices = devices
         self.lab = Lab(folder, datetime(2017, 7, 20, 22, 0, tzinfo=UTC), speed, MINUTES)
         self.lab.wall_epoch = time.time()
         self.lab.sections = _sections(ports, telemetry_s=REPORT_S * speed, lease_s=lease_s)
+        self.lab.sections["observe"]["rebound_s"] = rebound_s
         self.lab.write_settings()
         self.window: dict[str, str] = {}
 
@@ -145,8 +149,9 @@ def _sections(ports: dict[str, int], *, telemetry_s: float, lease_s: float) -> d
         "mqtt": {"port": ports["broker"], "tls": False, "devices": [
             {"device_id": "ev-1", "organisation": "org_seller", "profile": charger}]},
         "modbus": {"devices": [
-            {"device_id": "bat-1", "host": "127.0.0.1", "port": ports["modbus"], "unit": 1,
-             "role": "battery", "serial": "SN1", "profile": battery}]},
+            {"device_id": device, "host": "127.0.0.1", "port": ports[device], "unit": 1,
+             "role": "battery", "serial": device.replace("bat-", "SN"), "profile": battery}
+            for device in ports if device.startswith("bat-")]},
         "openadr": {"port": ports["vtn"], "poll_s": 0.5, "vens": [
             {"device_id": "site-1", "ven_name": "site-1", "profile": site}]},
     }  # fmt: skip
@@ -159,7 +164,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def street(folder: Path, **options: Any) -> Iterator[Street]:
-    """Broker and devices up; the gateway is for the test to start, kill and start again."""
+    """Broker and devices up; the gateway is for the test to start, kill and start again.
+
+    With `devices=UNWILLING` they do not do as they are told.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vtn_port = free_port(lasting=True)
     with mosquitto(folder) as broker_port:
@@ -168,13 +176,14 @@ def street(folder: Path, **options: Any) -> Iterator[Street]:
             "devices",
             ["tests.harness.devices", "--broker-port", str(broker_port),
              "--vtn-port", str(vtn_port), "--report-s", str(REPORT_S),
-             "--log", str(folder / "devices.jsonl"), "--ready-file", str(ready)],
+             "--log", str(folder / "devices.jsonl"), "--ready-file", str(ready),
+             *(["--unwilling"] if options.get("devices") == UNWILLING else [])],
             folder,
         )  # fmt: skip
         here = None
         try:
-            modbus_port = devices.wait_ready(60)["modbus_port"]
-            ports = {"broker": broker_port, "modbus": modbus_port, "vtn": vtn_port}
+            modbus_ports = devices.wait_ready(60)["modbus_ports"]
+            ports = {"broker": broker_port, "vtn": vtn_port, **modbus_ports}
             here = Street(folder, ports, **options)
             yield here
         finally:
