@@ -131,9 +131,10 @@ async def test_json_readings_report_bad_rows_and_repeat_harmlessly(
     row = {"series": "m-1", "start": "2030-01-01T00:00:00Z", "seconds": 60, "power_kw": -1.5}
     rows = [row, {**row, "start": "2030-01-01T00:01:00"}, {**row, "series": "m-9"},
             {**row, "start": "2030-01-01T00:02:00Z", "power_kw": 2}, {"series": 3}]  # fmt: skip
-    for _ in range(2):
+    for accepted, duplicates in ((2, 0), (0, 2)):
         report = (await http.post("/v1/readings", json=rows, headers=by("org_s"))).json()
-        assert (report["accepted"], report["rejected"]) == (2, 3)
+        counts = report["accepted"], report["duplicates"], report["rejected"]
+        assert counts == (accepted, duplicates, 3)
         assert [(e["record"], e["field"]) for e in report["errors"]][:2] == [
             (2, "start"), (3, "series"),
         ]  # fmt: skip

@@ -18,15 +18,17 @@ from sqlalchemy import create_engine
 from gateway.confirm import Confirmations
 from gateway.credentials import Signer
 from gateway.store.journal import Journal
+from gateway.store.market import set_order_state
 from gateway.store.tables import metadata
 from gateway.store.writer import Transaction
 from marketplace_core.commands import SubmitOrder
 from marketplace_core.dispatch.dry_run import CallEstimate, DryRun
+from marketplace_core.dispatch.lifecycle import OrderState
 from marketplace_core.dispatch.order import Call, Order
 from marketplace_core.errors import RejectedError
 from marketplace_core.intervals import Interval, instant
 from marketplace_core.units import Direction, Kw
-from tests.harness.api import awarded_need, by, order, service
+from tests.harness.api import awarded_need, by, order, running, service
 from tests.unit.gateway.conftest import SteppingClock
 
 START = instant("2017-07-21T00:00:00Z")
@@ -190,7 +192,7 @@ async def test_a_token_makes_one_order_and_a_repeat_gets_the_kept_answer(tmp_pat
 async def test_a_token_is_refused_once_its_contract_is_called_by_another_order(
     tmp_path: Path,
 ) -> None:
-    async with service(tmp_path) as http:
+    async with running(tmp_path) as (http, application):
         body = order(await awarded_need(http))
         shown = (await http.post("/v1/orders/dry-run", json=body, headers=by("org_b"))).json()
         first = (await http.post("/v1/orders", json=body, headers=by("org_b"))).json()["id"]
@@ -198,9 +200,11 @@ async def test_a_token_is_refused_once_its_contract_is_called_by_another_order(
         async with asyncio.timeout(10):
             for _ in itertools.count():
                 found = await http.get(f"/v1/orders/{first}", headers=by("org_b"))
-                if found.json()["calls"]:
+                if found.json()["state"] == "infeasible":
                     break
                 await asyncio.sleep(0.01)
+        with application.engine.begin() as connection:  # as if there were devices for it
+            set_order_state(connection, first, OrderState.PLANNED)
         late = {**body, "confirm": shown["confirm"]}
         refused = await http.post("/v1/orders", json=late, headers=by("org_b"))
         assert (refused.status_code, refused.json()["field"]) == (422, "confirm")
