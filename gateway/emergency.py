@@ -11,13 +11,14 @@ from sqlalchemy import Connection
 
 from gateway.store.market import running_orders
 from gateway.store.registry import owners_of
+from gateway.store.scopes import feeder_is_known, organisation_is_known
 from gateway.store.setpoints import SetpointState, end_setpoints, set_states
 from gateway.store.viewer import Viewer
 from gateway.store.writer import Transaction, Writer
 from marketplace_core.dispatch.order import Order
 from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.dispatch.stop import StopMeaning, StopOutcome
-from marketplace_core.errors import StoreError
+from marketplace_core.errors import RequestError, StoreError
 from marketplace_core.events import EmergencyAnswered, EmergencyStopped
 from marketplace_core.ports import Clock
 
@@ -94,6 +95,8 @@ class Emergency:
         """Of open setpoints and running orders those in scope that are the viewer's to stop.
 
         A seller can stop its devices, never an order: what it then does not deliver it owes.
+        RequestError when nobody knows the scope: an emergency stop of a misspelt feeder must
+        not look as if it had worked.
         """
         running = {o.id: o for o in running_orders(connection, self._clock.now())}
         owners = owners_of(connection, {each.device_id for each in setpoints})
@@ -109,6 +112,8 @@ class Emergency:
             if viewer.owns(order.buyer) and order.id not in left
             and (order.id in served or _meant(scope, viewer, order, ""))
         ]  # fmt: skip
+        if not chosen and not orders:
+            _require_known(connection, scope)
         return chosen, orders
 
     async def stop(
@@ -179,6 +184,20 @@ class Emergency:
         except StoreError as error:
             return error
         return None
+
+
+def _require_known(connection: Connection, scope: Scope) -> None:
+    known = (
+        scope.kind == "all"
+        or (scope.kind == "feeder" and feeder_is_known(connection, scope.id))
+        or (scope.kind == "organisation" and organisation_is_known(connection, scope.id))
+    )
+    if not known:
+        raise RequestError(
+            f"no {scope.kind} {scope.id!r} is known here: nothing was stopped", field="scope.id",
+            rule="an emergency stop names what exists",
+            remedy='check the spelling, or stop everything that is yours: {"kind": "all"}',
+        )  # fmt: skip
 
 
 def _meant(scope: Scope, viewer: Viewer, order: Order | None, owner: str) -> bool:

@@ -17,6 +17,9 @@ from marketplace_core.verification.reading import Reading
 _SETTLE_S = 1.0
 """Wall seconds for connections to come up in, whatever the telemetry interval."""
 _log = structlog.get_logger(__name__)
+_AHEAD = timedelta(minutes=15)
+"""How far a device's clock may be ahead before what it says is no state: a reading of next year
+would hide every true one until then."""
 _STALE_AFTER = 5.0
 """A device counts as disconnected after this many missed telemetry intervals."""
 
@@ -95,6 +98,8 @@ class LiveState:
         known = self._newest.get(reading.series)
         if known is not None and reading.start < known.start:
             return False
+        if reading.end > self._clock.now() + _AHEAD:
+            return False  # stored, and no word on what the device does now
         self._newest[reading.series] = reading
         if reading.end > self._began:
             self._silent.discard(reading.series)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -27,8 +28,8 @@ _config = click.option(
     type=click.Path(dir_okay=False, path_type=Path), help="Settings, TOML.",
 )  # fmt: skip
 
-_LONGEST: Final = 64
-"""Characters of an organisation's id."""
+_ORGANISATION: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+"""As the API takes them."""
 
 
 @click.group()
@@ -46,9 +47,9 @@ def client() -> None:
 @click.option("--label", default="", help="What it is for.")
 def add(config_file: Path, organisation: str, role: str, label: str, *, api_key: bool) -> None:
     """Make a client and show its id and secret, once: only a hash is kept."""
-    if not 0 < len(organisation) <= _LONGEST or not organisation.isprintable():
+    if not _ORGANISATION.fullmatch(organisation):
         raise click.BadParameter(
-            f"1 to {_LONGEST} printable characters", param_hint="--organisation"
+            "1 to 64 letters, digits and _ . : -, such as org_x", param_hint="--organisation"
         )
     now = datetime.now(UTC)
     ids = IdSource(lambda: time.time_ns() // 1_000_000, secrets.randbits)

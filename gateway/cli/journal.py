@@ -8,12 +8,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.loading import load_settings
 from gateway.bootstrap.backends import database_password
 from gateway.store.engine import open_engine, snapshot
 from gateway.store.roots import load_public_key, read_roots
 from gateway.store.verify import Verdict, verify_journal
+from marketplace_core.errors import ConfigError, FlexwayError
 
 
 @click.group()
@@ -46,15 +49,38 @@ def verify(
         public_key = public_key or store.signing_key.with_suffix(".pub.pem")
     if database is None:
         raise click.UsageError("give --config or --database")
-    verdict = check(database, roots, public_key, password=password)
-    show(verdict)
-    sys.exit(0 if verdict.verified else 1)
+    try:
+        verdict = check(database, roots, public_key, password=password)
+    except (SQLAlchemyError, OSError, ValueError, FlexwayError) as error:
+        raise click.ClickException(_cannot(error)) from error
+    show(verdict, roots)
+    sys.exit(0 if verdict.verified and not _emptied(verdict, roots) else 1)
+
+
+def _cannot(error: Exception) -> str:
+    """Why a journal cannot be read, and what to look at."""
+    what = getattr(error, "orig", None) or error
+    return (
+        f"the journal cannot be verified: {str(what).splitlines()[0]}\n"
+        "Check --database, --roots and --public-key, or the [store] section of --config."
+    )
+
+
+def _emptied(verdict: Verdict, roots: Path | None) -> bool:
+    """Whether a file of roots was given that holds none, beside a journal that holds records."""
+    return roots is not None and verdict.roots == 0 and verdict.events > 0
 
 
 def check(
     database: str, roots: Path | None, public_key: Path | None, *, password: str | None = None
 ) -> Verdict:
-    """Verify a journal; StoreError when the file of roots itself is broken."""
+    """Verify a journal; StoreError when the file of roots itself is broken.
+
+    ConfigError when there is no such database: opening SQLite would make an empty one.
+    """
+    file = make_url(database).database
+    if database.startswith("sqlite") and not (file and Path(file).is_file()):
+        raise ConfigError(f"{database} does not exist")
     signed = (
         list(read_roots(roots, load_public_key(public_key)))
         if roots is not None and public_key is not None
@@ -68,12 +94,15 @@ def check(
         engine.dispose()
 
 
-def show(verdict: Verdict) -> None:
+def show(verdict: Verdict, roots: Path | None = None) -> None:
     """Print what was found."""
     console = Console()
     console.print(
         f"{verdict.events} records, {verdict.roots} signed roots, head {verdict.head_hash[:16]}"
     )
+    if _emptied(verdict, roots):
+        console.print(f"[red]{roots} holds no root of these records: it was emptied[/]")
+        return
     if verdict.roots == 0:
         console.print("[yellow]no roots were given: a rewritten history would not be seen[/]")
     if verdict.verified:

@@ -14,6 +14,7 @@ from gateway.store.viewer import Viewer
 from marketplace_core.dispatch.lifecycle import OrderState
 from marketplace_core.dispatch.order import Order
 from marketplace_core.dispatch.setpoint import Setpoint
+from marketplace_core.errors import RequestError
 from marketplace_core.intervals import Interval
 from marketplace_core.registry.asset import Asset, MeasurementPoint
 from marketplace_core.units import Direction, Kw
@@ -36,6 +37,22 @@ def setpoint(order_id: str, device: str, clock: SteppingClock) -> Setpoint:
         power_kw=Kw(1.0), valid_from=clock.at, valid_until=clock.at + timedelta(hours=1),
         lease_s=60.0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "scope", [Scope(kind="feeder", id="F-NOPE"), Scope(kind="organisation", id="org_nope")]
+)
+def test_a_scope_that_nobody_knows_is_refused(engine: Engine, scope: Scope) -> None:
+    clock = SteppingClock()
+    emergency = Emergency(
+        None,
+        writer=None,
+        clock=clock,
+        new_id=str,
+        halt=lambda *_: None,  # type: ignore[arg-type]
+    )
+    with engine.connect() as connection, pytest.raises(RequestError, match="nothing was stopped"):
+        emergency.concerned(connection, OPERATOR, scope, [])
 
 
 @pytest.mark.parametrize(
