@@ -87,7 +87,8 @@ class _Power:
 class _Topic:
     """One order that somebody listens to."""
 
-    def __init__(self) -> None:
+    def __init__(self, span: Interval) -> None:
+        self.span = span
         self.subscribers: set[Subscriber] = set()
         self.devices: set[str] = set()
         self.periods: dict[datetime, dict[str, _Power]] = {}
@@ -108,9 +109,13 @@ class OrderStreams:
         self._dropped = dropped
         self._topics: dict[str, _Topic] = {}
 
-    def subscribe(self, order_id: str, devices: Iterable[str]) -> Subscriber:
-        """Listen to an order that drives some devices, from now on."""
-        topic = self._topics.setdefault(order_id, _Topic())
+    def subscribe(self, order_id: str, devices: Iterable[str], span: Interval) -> Subscriber:
+        """Listen to an order that drives some devices, from now on.
+
+        Of their power only what lies within `span`, the order's, is told: before and after it
+        they are their seller's alone.
+        """
+        topic = self._topics.setdefault(order_id, _Topic(span))
         topic.devices |= set(devices)
         subscriber = Subscriber(self._queue)
         topic.subscribers.add(subscriber)
@@ -147,7 +152,10 @@ class OrderStreams:
                 self._send_power(order_id, topic)
 
     def _add(self, topic: _Topic, reading: Reading) -> None:
-        span = Interval(reading.start, max(reading.end, reading.start + _SHORTEST))
+        whole = Interval(reading.start, max(reading.end, reading.start + _SHORTEST))
+        span = topic.span.overlap(whole)
+        if span is None:
+            return
         for period in self._grid.periods(span):
             common = span.overlap(period)
             if common is None:

@@ -18,6 +18,7 @@ from gateway.store.viewer import Viewer
 from gateway.store.visible import order_of_buyer
 from gateway.streams import Subscriber
 from marketplace_core.errors import NotFoundError
+from marketplace_core.intervals import Interval
 
 router = APIRouter(prefix="/v1", tags=["orders"])
 PROTOCOL: Final = "flexway.v1"
@@ -52,12 +53,12 @@ async def stream_order(
     """Facts of one of the caller's own orders, and its devices' power per settlement period."""
     try:
         viewer = await _viewer(socket, services)
-        devices, hello = await services.read(lambda c: _begin(c, viewer, order_id))
+        devices, span, hello = await services.read(lambda c: _begin(c, viewer, order_id))
     except (HTTPException, NotFoundError) as error:
         text = error.message if isinstance(error, NotFoundError) else str(error.detail)
         await socket.close(NOT_ALLOWED, text[:120])
         return
-    subscriber = services.streams.subscribe(order_id, devices)
+    subscriber = services.streams.subscribe(order_id, devices, span)
     try:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
@@ -141,7 +142,9 @@ async def _viewer(socket: WebSocket, services: Services) -> Viewer:
     return principal.viewer
 
 
-def _begin(connection: Connection, viewer: Viewer, order_id: str) -> tuple[set[str], Hello]:
+def _begin(
+    connection: Connection, viewer: Viewer, order_id: str
+) -> tuple[set[str], Interval, Hello]:
     row = order_of_buyer(connection, viewer, order_id)
     devices = {each.setpoint.device_id for each in setpoints_of(connection, order_id)}
-    return devices, Hello(order_id=order_id, state=row.state.value)
+    return devices, row.order.interval, Hello(order_id=order_id, state=row.state.value)

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.streams import OrderStreams, Subscriber
 from marketplace_core.events import OrderRejected
-from marketplace_core.intervals import SettlementGrid
+from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.ports import Record
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
@@ -23,6 +23,7 @@ from tests.unit.gateway.conftest import SteppingClock
 
 AT = datetime(2017, 7, 20, 23, 0, tzinfo=UTC)
 GRID = SettlementGrid(5, "UTC")
+SPAN = Interval(AT - timedelta(hours=1), AT + timedelta(hours=1))
 
 
 def fact(text: str = "x", order_id: str = "ord_1") -> Record:
@@ -41,7 +42,7 @@ async def taken(subscriber: Subscriber) -> bytes:
 
 async def test_a_message_is_the_same_bytes_for_all() -> None:
     made = streams([])
-    one, two = made.subscribe("ord_1", []), made.subscribe("ord_1", [])
+    one, two = made.subscribe("ord_1", [], SPAN), made.subscribe("ord_1", [], SPAN)
     made.heard([fact(), fact(order_id="ord_2")])
     first, second = await taken(one), await taken(two)
     assert first is second
@@ -53,7 +54,7 @@ async def test_a_message_is_the_same_bytes_for_all() -> None:
 async def test_who_falls_behind_is_dropped_and_the_others_go_on() -> None:
     dropped: list[int] = []
     made = streams(dropped)
-    slow, quick = made.subscribe("ord_1", []), made.subscribe("ord_1", [])
+    slow, quick = made.subscribe("ord_1", [], SPAN), made.subscribe("ord_1", [], SPAN)
     for number in range(5):
         made.heard([fact(str(number))])
         assert str(number).encode() in await taken(quick)
@@ -65,6 +66,18 @@ async def test_who_falls_behind_is_dropped_and_the_others_go_on() -> None:
     assert made._topics == {}
 
 
+async def test_what_devices_do_outside_of_the_order_is_their_sellers_alone() -> None:
+    made = streams([])
+    reader = made.subscribe("ord_1", ["a"], Interval(AT, AT + timedelta(minutes=5)))
+    before, after = AT - timedelta(minutes=1), AT + timedelta(minutes=5)
+    made.stored([reading("a", -7.0, before), reading("a", -7.0, after)])
+    made.stored([reading("a", 3.0, AT - timedelta(seconds=30)), reading("a", -7.0, after)])
+    told = json.loads(await taken(reader))
+    assert (told["period_start"], told["measured_kw"]) == ("2017-07-20T23:00:00Z", 3.0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.take(), 0.05)
+
+
 def reading(series: str, kw: float, at: datetime, seconds: float = 60.0) -> Reading:
     return Reading(series=series, start=at, seconds=seconds, power_kw=Kw(kw))
 
@@ -72,7 +85,7 @@ def reading(series: str, kw: float, at: datetime, seconds: float = 60.0) -> Read
 async def test_power_is_the_mean_so_far_of_each_device_summed() -> None:
     clock = SteppingClock()
     made = streams([], queue=20, clock=clock)
-    reader = made.subscribe("ord_1", ["a", "b"])
+    reader = made.subscribe("ord_1", ["a", "b"], SPAN)
     made.stored([reading("a", 2.0, AT), reading("a", 4.0, AT + timedelta(minutes=1)),
                  reading("b", -1.0, AT), reading("other", 99.0, AT)])  # fmt: skip
     message = json.loads(await taken(reader))
