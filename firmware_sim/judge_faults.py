@@ -29,6 +29,8 @@ _SHOWS_UNDER: Final = {
     FlagKind.OPTS_OUT: "issued_at",
 }
 """Faults that nobody can see before the device was told something: the instant that counts."""
+_MEASURED: Final = frozenset({FlagKind.IGNORES, FlagKind.CLAMPS})
+"""Faults that only whole telemetry intervals can show."""
 Json = Mapping[str, Any]
 
 
@@ -40,7 +42,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: datetime
     until: datetime | None = None
     visible_from: datetime | None = None
-    """When the first telemetry interval began in which nothing but the fault can be seen."""
+    """When it could first be seen."""
     flagged_at: datetime | None = None
     """Of the first flag."""
     after_intervals: float | None = None
@@ -65,15 +67,19 @@ def match(scenario: Scenario, faults: Sequence[Fault], report: Json) -> Matched:
 
 
 def visible_from(fault: Fault, report: Json, interval_s: float) -> datetime:
-    """Start of the first telemetry interval that lies wholly after fault and setpoint.
+    """When a fault can first be seen.
 
-    A battery that ignores can be told from one that nobody called only from when a setpoint
-    is in force, and an interval that began before that holds some of the time before. The
+    What ignores or clamps can be told from what nobody called only from when a setpoint is
+    in force, and a telemetry interval that began before that holds some of the time before:
+    so it is the start of the first interval that lies wholly after fault and setpoint. The
     device's intervals are counted from its first reading under the setpoint, so a reading
     that is missing later, or a setpoint told late, puts this off by less than one interval.
+    An owner can decline from when the setpoint was issued; everything else shows at once.
     """
     told = _told(fault, report)
     since = max([fault.at, *([instant(told[_SHOWS_UNDER[fault.kind]])] if told else [])])
+    if fault.kind not in _MEASURED:
+        return since
     first = told.get("first_reading_at") if told else None
     anchor = _EPOCH if first is None else instant(first)
     whole = math.ceil((since - anchor).total_seconds() / interval_s)

@@ -95,7 +95,7 @@ def test_what_does_not_depend_on_setpoints_shows_at_once(day: Planned) -> None:
 
 def test_an_owner_declines_from_when_it_was_asked(day: Planned) -> None:
     one = fault(day, FlagKind.OPTS_OUT)
-    asked = START + 15 * MINUTE
+    asked = START + timedelta(minutes=15, seconds=7)
     said = report(one, asked + MINUTE, issued_at=asked, in_force_at=None)
     assert judged(day, one, said).after_intervals == 1.0
 
