@@ -75,14 +75,17 @@ def run(folder: Path, point: Point | None) -> Outcome:
 
 
 def identities(fact: dict[str, Any]) -> Iterator[Hashable]:
-    """What there is one fact of: a revision, a setpoint's outcome, a window's version.
+    """What is said once: a revision, a device's setpoint of it, its outcome, a window's version.
 
     That a setpoint is applied is said by every process that finds it in force.
     """
     kind = fact["kind"]
     if kind == "SetpointsApplied":
         return
-    if "outcomes" in fact:
+    if "setpoints" in fact:  # one of a device that is being asked goes out by itself
+        for setpoint in fact["setpoints"]:
+            yield kind, setpoint["revision"], setpoint["device_id"]
+    elif "outcomes" in fact:
         for outcome in fact["outcomes"]:
             yield kind, outcome["setpoint_id"]
     elif "period" in fact:
