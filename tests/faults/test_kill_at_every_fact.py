@@ -45,7 +45,7 @@ POINTS = [
 
 
 def check_outcome(outcome: Outcome) -> None:
-    where = outcome.point
+    where = outcome.points
     kinds = Counter(record["fact"]["kind"] for record in outcome.facts)
     assert all(kinds[kind] == 1 for kind in ONCE), (where, kinds)
     issued = [s["device_id"] for r in outcome.facts for s in r["fact"].get("setpoints", ())]
@@ -69,10 +69,10 @@ def check_event_stands(outcome: Outcome) -> None:
     """A restart neither cancels a VEN's event nor asks for a second opt."""
     heard = outcome.heard("site-1")
     opted = [(entry["event"], entry["modification"]) for entry in heard if "received" in entry]
-    assert len(opted) == 1, (outcome.point, opted)
+    assert len(opted) == 1, (outcome.points, opted)
     fates = [entry["effect"] for entry in heard if entry.get("effect") in
              {"stands", "cancelled", "left_out"}]  # fmt: skip
-    assert fates == ["stands"], (outcome.point, fates)
+    assert fates == ["stands"], (outcome.points, fates)
 
 
 def check_read_back_first(outcome: Outcome) -> None:
@@ -81,19 +81,19 @@ def check_read_back_first(outcome: Outcome) -> None:
     A VEN is told of its event as long as it has not answered, else the event would be
     cancelled: that it is the same event, unmodified, is for `check_event_stands`.
     """
-    if outcome.point is None or not issued_before(outcome.point):
+    if not outcome.points or not issued_before(outcome.points[-1]):
         return
     for device in DEVICES:
         after = [entry for entry in outcome.heard(device)
                  if outcome.restarted <= entry["at"] < outcome.window_ends]  # fmt: skip
         told = [entry["at"] for entry in after if entry.get("received") in {"set", "write"}]
         asked = outcome.read_backs(device)
-        where = (outcome.point, device, asked, told)
+        where = (outcome.points, device, asked, told)
         assert asked or outcome.pace.behind, where
         assert not told or asked[0] <= told[0], where
         wire = [entry["received"] for entry in after if "received" in entry]
         if device == "ev-1" and told:
-            assert wire[0] == "query", (outcome.point, wire)
+            assert wire[0] == "query", (outcome.points, wire)
 
 
 def issued_before(point: Point) -> bool:
@@ -106,7 +106,9 @@ def issued_before(point: Point) -> bool:
 def test_an_order_survives_kill_9_at_every_fact(tmp_path: Path) -> None:
     def run(point: Point | None) -> Outcome:
         name = "clean" if point is None else "-".join(map(str, point))
-        return decided(tmp_path / name, point, BEHIND if point is None else PACES[point.kind])
+        if point is None:
+            return decided(tmp_path / name, [], BEHIND)
+        return decided(tmp_path / name, [point], PACES[point.kind])
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         clean, *outcomes = pool.map(run, [None, *POINTS])

@@ -1,4 +1,4 @@
-"""One order of the real service that is killed at a chosen fact, started again and goes on.
+"""One order of the real service that is killed at chosen facts, started again and goes on.
 
 How long a restart takes is the machine's affair. A run whose gateway was not back with time
 to spare before the window ended shows nothing, and is made again with a slower clock.
@@ -6,13 +6,15 @@ to spare before the window ended shows nothing, and is made again with a slower 
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway.children import Child
 from gateway.cli.journal import check
 from gateway.store.verify import Verdict
 from tests.harness.killer import arguments
@@ -39,7 +41,7 @@ class Pace(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where a process dies."""
+    """Where a process dies: at which of its own facts of a kind."""
 
     kind: str
     number: int
@@ -54,10 +56,10 @@ class TooLateError(Exception):
 class Outcome:
     """What is left of one run."""
 
-    point: Point | None
+    points: Sequence[Point]
     pace: Pace
-    restarted: float
-    """Wall time at which the second process was started."""
+    restarts: Sequence[float]
+    """Wall times at which the later processes were started."""
     window_ends: float
     """Wall time."""
     order: dict[str, Any]
@@ -66,6 +68,11 @@ class Outcome:
     gateway_log: list[dict[str, Any]]
     exit_code: int
     verdict: Verdict
+
+    @property
+    def restarted(self) -> float:
+        """Wall time at which the last process was started; 0 when the first one lived."""
+        return self.restarts[-1] if self.restarts else 0.0
 
     def heard(self, device: str) -> list[dict[str, Any]]:
         return [entry for entry in self.log if entry["device"] == device]
@@ -94,26 +101,25 @@ def settled(here: Street, order_id: str) -> None:
 
 
 def one_run(
-    folder: Path, point: Point | None, pace: Pace, until: Callable[[Street, str], None],
+    folder: Path, points: Sequence[Point], pace: Pace, until: Callable[[Street, str], None],
     **options: Any,
 ) -> Outcome:  # fmt: skip
-    """A run that is killed at a point, and its continuation."""
+    """A run whose processes are killed one after the other, and its continuation."""
     lease_s = 300.0 * pace.periods  # nobody refreshes it while the gateway is dead
+    restarts: list[float] = []
     with street(folder, speed=pace.speed, lease_s=lease_s, **options) as here:
-        module = {} if point is None else {
-            "module": "tests.harness.killer", "arguments": arguments(*point)}  # fmt: skip
-        process = here.lab.start(**module)
-        restarted = 0.0
+        process = start(here, points[:1])
         try:
             here.await_telemetry()
             need = here.sign_contract(periods=pace.periods, lead_s=pace.lead_s)
             if here.left_s("start") <= 0:
                 raise TooLateError("the contract was signed too late")
             order_id = here.submit(need)
-            if point is not None:
-                assert process.wait(pace.lead_s + pace.window_s + 60) == -9
-                restarted = time.time()
-                process = here.lab.start()
+            for number in range(1, len(points) + 1):
+                await_death(here, process, pace)
+                restarts.append(time.time())
+                process = start(here, points[number : number + 1], wait=number == len(points))
+            if points:
                 order_id = submitted_again(here, need, order_id, pace)
             assert order_id is not None
             until(here, order_id)
@@ -125,8 +131,24 @@ def one_run(
         verdict = check(f"sqlite:///{data / 'market.db'}", data / "roots/roots.jsonl",
                         data / "keys/journal.pub.pem")  # fmt: skip
         log, gateway_log = here.log(), here.gateway_log()
-    return Outcome(point, pace, restarted, window_ends, order, facts, log, gateway_log,
+    return Outcome(points, pace, restarts, window_ends, order, facts, log, gateway_log,
                    exit_code, verdict)  # fmt: skip
+
+
+def start(here: Street, points: Sequence[Point], *, wait: bool = True) -> Child:
+    """A service that dies at the point, if there is one."""
+    for point in points:
+        return here.lab.start(module="tests.harness.killer", arguments=arguments(*point), wait=wait)
+    return here.lab.start(wait=wait)
+
+
+def await_death(here: Street, process: Child, pace: Pace) -> None:
+    """Wait until a process was killed; TooLateError when it outlives the window instead."""
+    longest = here.left_s("end") + (60.0 if pace.behind else 0.0)
+    try:
+        assert process.wait(max(1.0, longest)) == -9
+    except subprocess.TimeoutExpired as error:
+        raise TooLateError("the window ended before the process did") from error
 
 
 def submitted_again(here: Street, need: str, order_id: str | None, pace: Pace) -> str:
@@ -142,7 +164,7 @@ def submitted_again(here: Street, need: str, order_id: str | None, pace: Pace) -
 
 
 def decided(
-    folder: Path, point: Point | None, pace: Pace,
+    folder: Path, points: Sequence[Point], pace: Pace,
     until: Callable[[Street, str], None] = settled, **options: Any,
 ) -> Outcome:  # fmt: skip
     """A run that was in time, with as slow a clock as that takes.
@@ -152,7 +174,7 @@ def decided(
     for attempt in range(TRIES):
         try:
             slower = pace._replace(speed=pace.speed / 2**attempt, lead_s=pace.lead_s * 2**attempt)
-            return one_run(folder / str(attempt), point, slower, until, **options)
+            return one_run(folder / str(attempt), points, slower, until, **options)
         except TooLateError as error:
             late = error
-    raise AssertionError(f"{point}: this machine is too slow: {late}")
+    raise AssertionError(f"{points}: this machine is too slow: {late}")

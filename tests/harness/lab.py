@@ -121,14 +121,18 @@ class Lab:
         )
         return self.settings_file
 
-    def start(self, *, module: str = "gateway", arguments: Sequence[str] = ("serve",)) -> Child:
+    def start(
+        self, *, module: str = "gateway", arguments: Sequence[str] = ("serve",), wait: bool = True
+    ) -> Child:  # fmt: skip
+        """Start a service; `wait`: and return once its API answers."""
         ready = self.folder / "gateway.ready.json"
         child = Child(
             "gateway",
             [module, *arguments, "--config", str(self.settings_file), "--ready-file", str(ready)],
             self.folder,
         )
-        self.url = child.wait_ready(60)["url"]
+        if wait:
+            self.url = child.wait_ready(60)["url"]
         return child
 
     def client(self, organisation: str) -> Client:
