@@ -87,7 +87,7 @@ class _Plan:
             if device_id in self.taken:
                 reason = f"it already serves contract {self.taken[device_id]}"
             elif device_id in self.others.taken:
-                reason = f"it already serves order {self.others.taken[device_id]}"
+                reason = "it already serves another order"  # whose is nobody's business
             room = Kw(0.0)
             if not reason:
                 hours = self.order.interval.hours

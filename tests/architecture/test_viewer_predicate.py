@@ -24,6 +24,7 @@ GUARDED = {
     "need_by_id": "the dry run has checked whose need it is",
     "contracts_for": "the dry run has checked whose need it is",
     "called_by_others": "the dry run has checked whose need it is",
+    "others_beside": "as above; which other orders there are is not told",
     "assets_by_id": "of contracts of the buyer's own need",
     "in_force": "summed up over a feeder, for buyers and operators",
     "client_by_id": "finds out who is asking",

@@ -29,14 +29,14 @@ def test_a_device_under_a_setpoint_is_referred_to_what_it_would_do_by_itself() -
     assert others_of([planned()], AFTER, SPAN.end).referred(measured).reference_kw == 4.0
 
 
-def test_a_taken_device_is_left_out_and_the_order_says_whose_it_is() -> None:
+def test_a_taken_device_is_left_out_and_the_order_says_why() -> None:
     others = Others({"bat-1": "ord_2"})
     both = {"ctr_1": [battery("bat-1"), battery("bat-9")]}
     result = plan(order(), [call(3)], both, others=others)
     assert isinstance(result, OrderPlanned)
     assert [each.device_id for each in result.allocations] == ["bat-9"]
     assert [(e.device_id, e.reason) for e in result.excluded] == [
-        ("bat-1", "it already serves order ord_2")
+        ("bat-1", "it already serves another order")
     ]
     alone = plan(order(), [call(3)], {"ctr_1": [battery("bat-1")]}, others=others)
     assert isinstance(alone, OrderInfeasible)
