@@ -135,6 +135,7 @@ class MqttDevice:
                     max_queued_outgoing_messages=KEPT,
                 ) as client:  # fmt: skip
                     self._client = client
+                    _end_if_cancelled()
                     if self._online.is_set():  # it may have gone while it was connecting
                         await self._session(client)
             self._client = None
@@ -144,6 +145,7 @@ class MqttDevice:
     async def _session(self, client: aiomqtt.Client) -> None:
         await client.subscribe([(self._topic("command"), 1), (self._topic("stored"), 1)])
         await client.publish(self._topic("status"), self._status(online=True), qos=1, retain=True)
+        _end_if_cancelled()
         self.replay()  # whatever is not confirmed goes out again
         try:
             async with asyncio.TaskGroup() as tasks:
