@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import cast
 
 from gateway.stages.dispatch.conductor import Conductor
@@ -14,25 +14,10 @@ from gateway.store.setpoints import SetpointRow, SetpointState
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.units import Kw
+from tests.unit.gateway.test_conductor_revisions import START as NOW
+from tests.unit.gateway.test_conductor_revisions import Clock
 
-NOW = datetime(2026, 7, 20, 22, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-
-
-class Clock:
-    """Stands still."""
-
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    def wall_seconds(self, market_seconds: float) -> float:
-        return market_seconds
-
-    async def sleep_until(self, at: datetime) -> None:
-        raise AssertionError(at)
 
 
 class Listener:
