@@ -79,6 +79,7 @@ class Observe:
         self._rebound = rebound
         self._open: dict[tuple[str, str, datetime], Watched] = {}
         self._closed: dict[tuple[str, str, datetime], Watched] = {}
+        self._closing: dict[tuple[str, str, datetime], Watched] = {}
         self._late: set[tuple[str, str, datetime]] = set()
         self._wake = asyncio.Event()
 
@@ -107,10 +108,10 @@ class Observe:
 
     def stored(self, readings: Sequence[Reading]) -> None:
         """Hear of new readings: those that touch a closed window reopen the question."""
-        if not self._closed:
-            return
-        for reading in readings:
-            for key, watched in self._closed.items():
+        # A window that is being closed was measured already: what comes now is late for it.
+        measured = {**self._closing, **self._closed}
+        for reading in readings if measured else ():
+            for key, watched in measured.items():
                 period = watched.row.period
                 meets = reading.start < period.end and reading.end > period.start
                 if meets and reading.series in watched.series:
@@ -148,6 +149,7 @@ class Observe:
     async def _close(
         self, key: tuple[str, str, datetime], watched: Watched, *, version: int
     ) -> None:
+        self._closing[key] = watched
         fact = await asyncio.to_thread(self._measure, watched, version)
 
         def work(transaction: Transaction) -> None:
@@ -157,6 +159,7 @@ class Observe:
         await self._writer.transact(work, emits=EMITS)
         row = msgspec.structs.replace(watched.row, version=version, closed=fact)
         self._open.pop(key, None)
+        self._closing.pop(key, None)
         self._closed[key] = msgspec.structs.replace(watched, row=row)
 
     async def _close_again(self, key: tuple[str, str, datetime]) -> None:
