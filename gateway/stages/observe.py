@@ -109,9 +109,8 @@ class Observe:
     def stored(self, readings: Sequence[Reading]) -> None:
         """Hear of new readings: those that touch a closed window reopen the question."""
         # A window that is being closed was measured already: what comes now is late for it.
-        measured = {**self._closing, **self._closed}
-        for reading in readings if measured else ():
-            for key, watched in measured.items():
+        for key, watched in (*self._closing.items(), *self._closed.items()):
+            for reading in readings:
                 period = watched.row.period
                 meets = reading.start < period.end and reading.end > period.start
                 if meets and reading.series in watched.series:

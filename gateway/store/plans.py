@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, or_, select
 
 from gateway.store.engine import to_us
 from gateway.store.journal import read_streams
@@ -16,12 +16,16 @@ from marketplace_core.intervals import Interval
 
 
 def others_beside(connection: Connection, order_id: str, span: Interval, now: datetime) -> Others:
-    """What other orders that run between now and the end of `span` have of the devices."""
+    """What other orders that run now, or meanwhile, have of the devices."""
+    start, end, at = to_us(span.start), to_us(span.end), to_us(now)
     query = select(orders.c.id).where(
         orders.c.id != order_id,
         orders.c.state.in_([state.value for state in RUNNING]),
-        orders.c.start_us < to_us(span.end), orders.c.end_us > to_us(min(now, span.start)),
-    )  # fmt: skip
+        or_(
+            and_(orders.c.start_us < end, orders.c.end_us > start),
+            and_(orders.c.start_us <= at, orders.c.end_us > at),
+        ),
+    )
     ids = list(connection.scalars(query))
     if not ids:
         return others_of((), span, now)
