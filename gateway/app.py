@@ -24,7 +24,7 @@ from gateway.observability.metrics import Metrics
 from gateway.reads import Reads
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.observe import Observe
-from gateway.store.engine import migrate
+from gateway.store.engine import migrate, run_read
 from gateway.store.journal import read_heads
 from gateway.store.readings import Quarantined, Readings
 from gateway.store.roots import RootLog
@@ -219,7 +219,11 @@ class Application:
     async def _root_periodically(self) -> None:
         while True:
             await asyncio.sleep(self.root_every_s)
-            await asyncio.to_thread(self._write_root)
+            try:
+                await asyncio.to_thread(self._write_root)
+            except DBAPIError as error:  # for longer than a read waits: the next one signs it
+                self.metrics.root_failures.inc()
+                _log.error("root_not_written", error=str(error.orig))
 
     async def _keep_quarantined(self) -> None:
         while True:
@@ -236,8 +240,7 @@ class Application:
             _log.warning("no_last_root", error=str(error))
 
     def _write_root(self) -> None:
-        with self.engine.connect() as connection:
-            heads = read_heads(connection)
+        heads = run_read(self.engine, read_heads)
         try:
             self.roots.write(self.clock.now(), heads)
         except OSError as error:
@@ -246,8 +249,7 @@ class Application:
             _log.error("root_not_written", error=str(error))
 
     def _open_setpoints(self) -> list[SetpointRow]:
-        with self.engine.connect() as connection:
-            return setpoints_in(connection, _RESTORED)
+        return run_read(self.engine, lambda at: setpoints_in(at, _RESTORED))
 
     def _server(self) -> Server:
         certificate, key = self.tls or (None, None)

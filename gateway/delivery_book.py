@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from adapters.webhook.config import Attempt, Delivery, DeliveryStatus, Endpoint
+from gateway.store.engine import run_read
 from gateway.store.sealing import Sealer
 from gateway.store.webhook_log import DeliveryRow, begin_attempt, end_delivery
 from gateway.store.webhooks import WebhookRow, dispatch_webhook
@@ -59,7 +60,7 @@ class DeliveryBook:
             row = dispatch_webhook(connection, organisation)
             return None if row is None else self.usable(row)
 
-        return await asyncio.to_thread(self._read, read)
+        return await asyncio.to_thread(run_read, self._engine, read)
 
     def usable(self, row: WebhookRow) -> Endpoint | None:
         """As `endpoint`, or None and an error in the log: one bad row stops no one else."""
@@ -79,10 +80,6 @@ class DeliveryBook:
             id=row.id, organisation=row.organisation, url=row.url, status_url=row.status_url,
             secrets=tuple(secrets),
         )  # fmt: skip
-
-    def _read(self, work: Callable[[Connection], Endpoint | None]) -> Endpoint | None:
-        with self._engine.connect() as connection:
-            return work(connection)
 
     def _row(
         self, delivery: Delivery, status: DeliveryStatus, detail: str, latency_s: float | None

@@ -23,6 +23,7 @@ from adapters.webhook.link import Link, NotSent
 from adapters.webhook.mapping import delivery_id
 from adapters.webhook.wire import Notification, Unclear, encode
 from gateway.delivery_book import DeliveryBook, Wall
+from gateway.store.engine import run_read
 from gateway.store.market import OrderRow, order_by_id
 from gateway.store.webhook_log import Waiting, dequeue, enqueue, first_waiting
 from gateway.store.webhooks import WebhookRow, subscribers
@@ -139,8 +140,7 @@ class Relay:
                         await self._wake.wait()
 
     def _first(self) -> list[tuple[WebhookRow, Waiting]]:
-        with self._engine.connect() as connection:
-            return first_waiting(connection)
+        return run_read(self._engine, first_waiting)
 
     async def _send(self, owner: WebhookRow, waiting: Waiting) -> None:
         endpoint = self._book.usable(owner)

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from gateway.store.engine import run_read
+
 T = TypeVar("T")
 _THREADS = 4
 
@@ -26,7 +28,7 @@ class Reads:
 
     async def run(self, read: Callable[[Connection], T]) -> T:
         """The result of a read, in a transaction of its own that sees one state."""
-        return await self.compute(lambda: self._run(read))
+        return await self.compute(lambda: run_read(self._engine, read))
 
     async def compute(self, work: Callable[[], T]) -> T:
         """The result of work that would hold up the loop, such as hashing a password."""
@@ -38,7 +40,3 @@ class Reads:
         """Let the threads end."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _run(self, read: Callable[[Connection], T]) -> T:
-        with self._engine.connect() as connection:
-            return read(connection)

@@ -109,17 +109,21 @@ class OrderStreams:
         self._dropped = dropped
         self._topics: dict[str, _Topic] = {}
 
-    def subscribe(self, order_id: str, devices: Iterable[str], span: Interval) -> Subscriber:
-        """Listen to an order that drives some devices, from now on.
+    def subscribe(self, order_id: str, span: Interval) -> Subscriber:
+        """Listen to an order from now on.
 
-        Of their power only what lies within `span`, the order's, is told: before and after it
-        they are their seller's alone.
+        Of its devices' power only what lies within `span`, the order's, is told: before and
+        after it they are their seller's alone.
         """
         topic = self._topics.setdefault(order_id, _Topic(span))
-        topic.devices |= set(devices)
         subscriber = Subscriber(self._queue)
         topic.subscribers.add(subscriber)
         return subscriber
+
+    def drives(self, order_id: str, devices: Iterable[str]) -> None:
+        """Say which devices an order was planned onto before anybody listened to it."""
+        if topic := self._topics.get(order_id):
+            topic.devices |= set(devices)
 
     def unsubscribe(self, order_id: str, subscriber: Subscriber) -> None:
         """Listen no longer."""

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from gateway.observability.metrics import Metrics
+from gateway.store.engine import run_read
 from gateway.store.journal import read_after
 from gateway.store.tables import cursors, dead_letters
 from gateway.store.writer import Transaction, Writer
@@ -77,9 +78,7 @@ class Carrier:
         """Carry facts until cancelled."""
         if self._after is not None:
             await self._after()
-        with self._engine.connect() as connection:
-            query = select(cursors).where(cursors.c.stage == self._stage.name)
-            self._seen = {row.shard: row.sequence for row in connection.execute(query)}
+        self._seen = run_read(self._engine, self._cursors)
         await self._catch_up()
         while True:
             records = await self._subscription.take()
@@ -89,17 +88,22 @@ class Carrier:
                 await self._carry(records)
             self._subscription.acknowledge()
 
+    def _cursors(self, connection: Connection) -> dict[int, int]:
+        query = select(cursors).where(cursors.c.stage == self._stage.name)
+        return {row.shard: row.sequence for row in connection.execute(query)}
+
     async def _catch_up(self) -> None:
         while records := await self._read_journal():
             await self._carry(records)
 
     async def _read_journal(self) -> list[Record]:
-        def read() -> list[Record]:
-            with self._engine.connect() as connection:
-                return list(read_after(connection, self._seen, _READ_AHEAD))
+        def read(connection: Connection) -> list[Record]:
+            return list(read_after(connection, self._seen, _READ_AHEAD))
 
+        if self._inline:
+            return run_read(self._engine, read)
         # A server may be waited for: the loop must turn meanwhile.
-        return read() if self._inline else await asyncio.to_thread(read)
+        return await asyncio.to_thread(run_read, self._engine, read)
 
     def _contiguous(self, records: Iterable[Record]) -> bool:
         seen = dict(self._seen)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import msgspec
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from gateway.flags import Flags
 from gateway.live import Live
 from gateway.observability.metrics import Metrics
 from gateway.running import Running
 from gateway.stages.intake import EMITS, Intake
+from gateway.store.engine import run_read
 from gateway.store.flags import flags_since
 from gateway.store.journal import read_streams
 from gateway.store.market import assets_by_id, contracts_for, orders_in
@@ -73,15 +75,15 @@ class Tracker:
 
     def restore(self) -> None:
         """Take over the orders that ran, or were on their way to it, when the process ended."""
-        with self._engine.connect() as connection:
-            self._flags.restore(flags_since(connection, self._clock.now() - _REMEMBERED))
-            rows = orders_in(connection, UNDER_WAY)
-            ids = [row.order.id for row in rows if row.order.interval.end > self._clock.now()]
-            self.heard(read_streams(connection, ids) if ids else [])
-            for order_id, order in self._running.items():
-                told = newest_setpoints(connection, order_id)
-                order.let_go((d for d, s in told.items() if order.ended(s)), _STOPPED)
-                order.resumed(self._clock.now())
+        now, engine = self._clock.now(), self._engine
+        self._flags.restore(run_read(engine, lambda at: flags_since(at, now - _REMEMBERED)))
+        rows = run_read(engine, lambda at: orders_in(at, UNDER_WAY))
+        ids = [row.order.id for row in rows if row.order.interval.end > now]
+        self.heard(run_read(engine, lambda at: list(read_streams(at, ids))) if ids else [])
+        for order_id, order in self._running.items():
+            told = run_read(engine, partial(newest_setpoints, order_id=order_id))
+            order.let_go((d for d, s in told.items() if order.ended(s)), _STOPPED)
+            order.resumed(now)
 
     def heard(self, records: Iterable[Record]) -> None:
         """Hear of committed facts, in order."""
@@ -150,16 +152,18 @@ class Tracker:
 
     def _fleet(self, order: Running) -> dict[str, list[DeviceState]]:
         """Devices of every contract, with the power that they would have by themselves."""
-        with self._engine.connect() as connection:
-            contracts = contracts_for(connection, order.order.need_id)
-            found = {
+
+        def read(connection: Connection) -> dict[str, list[str]]:
+            return {
                 contract.id: [
                     device
                     for asset in assets_by_id(connection, contract.assets).values()
                     for device in asset.devices
                 ]
-                for contract in contracts
+                for contract in contracts_for(connection, order.order.need_id)
             }
+
+        found = run_read(self._engine, read)
         states: dict[str, list[DeviceState]] = {}
         for contract_id, devices in found.items():
             known = (self._live.device(device) for device in devices)

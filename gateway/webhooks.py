@@ -18,6 +18,7 @@ from adapters.webhook.courier import Courier
 from adapters.webhook.link import Answered, Link
 from adapters.webhook.wire import Accepted, Ping, encode, read_reply
 from gateway.delivery_book import DeliveryBook, Wall
+from gateway.store.engine import run_read
 from gateway.store.paging import Page, Slice
 from gateway.store.sealing import Sealer
 from gateway.store.webhook_log import DeliveryRow, deliveries_page
@@ -121,15 +122,17 @@ class Webhooks:
 
     def owned(self, organisation: str, page: Page) -> Slice[WebhookView]:
         """The endpoints of an organisation, oldest first."""
-        with self._engine.connect() as connection:
-            found = webhooks_page(connection, organisation, page)
+        found = run_read(self._engine, lambda at: webhooks_page(at, organisation, page))
         return Slice([self._view(row) for row in found.items], found.following)
 
     def deliveries(self, organisation: str, webhook_id: str, page: Page) -> Slice[DeliveryRow]:
         """The newest deliveries to an endpoint; NotFoundError when it is not its own."""
-        with self._engine.connect() as connection:
+
+        def read(connection: Connection) -> Slice[DeliveryRow]:
             webhook_by_id(connection, organisation, webhook_id)
             return deliveries_page(connection, organisation, webhook_id, page)
+
+        return run_read(self._engine, read)
 
     async def remove(self, organisation: str, webhook_id: str) -> None:
         """Forget an endpoint; NotFoundError when it is not its own."""
@@ -176,8 +179,7 @@ class Webhooks:
         return answer.view, self._sealer.open(answer.sealed, bound_to=answer.view.id)
 
     def _own(self, organisation: str, webhook_id: str) -> WebhookRow:
-        with self._engine.connect() as connection:
-            return webhook_by_id(connection, organisation, webhook_id)
+        return run_read(self._engine, lambda at: webhook_by_id(at, organisation, webhook_id))
 
     def _check(self, url: str, status_url: str) -> None:
         for name, value in (("url", url), ("status_url", status_url)):

@@ -90,10 +90,12 @@ def share(total_kw: float, weights: Sequence[float], caps: Sequence[float]) -> l
     open_ = [index for index, weight in enumerate(weights) if weight > 0]
     left = total_kw
     while open_ and left > _ENOUGH_KW:
-        scale = left / sum(weights[index] for index in open_)
-        full = [index for index in open_ if weights[index] * scale >= caps[index]]
+        most = max(weights[index] for index in open_)  # tiny weights alone would overflow
+        parts = {index: weights[index] / most for index in open_}
+        scale = left / sum(parts.values())
+        full = [index for index in open_ if parts[index] * scale >= caps[index]]
         for index in full or open_:
-            shares[index] = min(caps[index], weights[index] * scale)
+            shares[index] = min(caps[index], parts[index] * scale)
         if not full:
             break
         left -= sum(caps[index] for index in full)

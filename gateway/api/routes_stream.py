@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 
 from gateway.api.auth import address_of
 from gateway.api.services import Services, services_of
-from gateway.store.setpoints import setpoints_of
+from gateway.store.journal import read_streams
 from gateway.store.viewer import Viewer
 from gateway.store.visible import order_of_buyer
 from gateway.streams import Subscriber
 from marketplace_core.errors import NotFoundError
-from marketplace_core.intervals import Interval
+from marketplace_core.events import OrderPlanned
 
 router = APIRouter(prefix="/v1", tags=["orders"])
 PROTOCOL: Final = "flexway.v1"
@@ -53,13 +53,16 @@ async def stream_order(
     """Facts of one of the caller's own orders, and its devices' power per settlement period."""
     try:
         viewer = await _viewer(socket, services)
-        devices, span, hello = await services.read(lambda c: _begin(c, viewer, order_id))
+        row = await services.read(lambda c: order_of_buyer(c, viewer, order_id))
     except (HTTPException, NotFoundError) as error:
         text = error.message if isinstance(error, NotFoundError) else str(error.detail)
         await socket.close(NOT_ALLOWED, text[:120])
         return
-    subscriber = services.streams.subscribe(order_id, devices, span)
+    # Listen before looking: what is committed in between would be neither found nor heard.
+    subscriber = services.streams.subscribe(order_id, row.order.interval)
     try:
+        devices, hello = await services.read(lambda c: _begin(c, viewer, order_id))
+        services.streams.drives(order_id, devices)
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(PROTOCOL if PROTOCOL in offered else None)
         await _serve(socket, services, subscriber, hello)
@@ -142,9 +145,12 @@ async def _viewer(socket: WebSocket, services: Services) -> Viewer:
     return principal.viewer
 
 
-def _begin(
-    connection: Connection, viewer: Viewer, order_id: str
-) -> tuple[set[str], Interval, Hello]:
+def _begin(connection: Connection, viewer: Viewer, order_id: str) -> tuple[set[str], Hello]:
     row = order_of_buyer(connection, viewer, order_id)
-    devices = {each.setpoint.device_id for each in setpoints_of(connection, order_id)}
-    return devices, row.order.interval, Hello(order_id=order_id, state=row.state.value)
+    plans = (record.fact for record in read_streams(connection, [order_id]))
+    devices = {
+        allocation.device_id
+        for plan in plans if isinstance(plan, OrderPlanned)
+        for allocation in plan.allocations
+    }  # fmt: skip
+    return devices, Hello(order_id=order_id, state=row.state.value)

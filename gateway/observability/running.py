@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy import Connection, Engine
 
 from gateway.observability.compliance import Instruction
+from gateway.store.engine import run_read
 from gateway.store.journal import read_streams
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.events import OrderPlanned
@@ -32,9 +33,9 @@ class RunningPlans:
         running = set(self._running().items())
         known = {key: plan for key, plan in self._known.items() if key in running}
         if missing := running - set(known):
-            with self._engine.connect() as connection:
-                for order_id, revision in missing:
-                    known[order_id, revision] = self._read(connection, order_id, revision)
+            known |= run_read(
+                self._engine, lambda at: {key: self._read(at, *key) for key in missing}
+            )
         self._known = known
         return [instruction for plan in known.values() for instruction in plan]
 

@@ -14,6 +14,7 @@ from gateway.live import Live
 from gateway.observability.compliance import Instruction, compliance
 from gateway.observability.health import Health
 from gateway.observability.metrics import OPEN_SETPOINTS, Metrics
+from gateway.store.engine import run_read
 from gateway.store.journal import read_heads
 from marketplace_core.ports import Clock, DeviceAdapter
 
@@ -109,8 +110,7 @@ class StateGauges:
     def _service(self) -> None:
         metrics, watched = self._metrics, self._watched
         metrics.ready.set(not watched.health.waiting_for)
-        with watched.engine.connect() as connection:
-            heads = read_heads(connection)
+        heads = run_read(watched.engine, read_heads)
         metrics.journal_records.set(sum(sequence for sequence, _ in heads.values()))
         current = watched.roots_current_at() or self._began
         age = (watched.clock.now() - current).total_seconds()

@@ -20,6 +20,7 @@ from gateway.store.delivery import (
     windows_of,
     windows_open,
 )
+from gateway.store.engine import run_read
 from gateway.store.facts import record_fact
 from gateway.store.market import contract_by_id, order_by_id
 from gateway.store.readings import Readings
@@ -191,15 +192,21 @@ class Observe:
     def _restore(self) -> None:
         """Watch what was watched when the process ended."""
         since = self._clock.now() - self._late_for
-        with self._engine.connect() as connection:
+
+        def restore(connection: Connection) -> None:
             self._watch(connection, windows_open(connection))
             self._watch(connection, windows_ending_after(connection, since))
 
+        run_read(self._engine, restore)
+
     def _reload(self, order_id: str) -> None:
         """Watch the windows of an order as they stand now."""
-        with self._engine.connect() as connection:
+
+        def reload(connection: Connection) -> None:
             rows = windows_of(connection, order_id)
             self._watch(connection, sorted(rows, key=lambda row: row.period.end))
+
+        run_read(self._engine, reload)
         self._wake.set()
 
     def _watch(self, connection: Connection, rows: Sequence[WindowRow]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from alembic import command
@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from gateway.store.tables import metadata
 from marketplace_core.errors import ConfigError, StoreError
 
+T = TypeVar("T")
 WRITES: Final = "flexway_writes"
 """Execution option of a connection that writes: it takes SQLite's write lock at BEGIN."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,6 +37,7 @@ _POSTGRES: Final = {
     "keepalives_count": 3,
 }
 _LONGEST_WAIT_S: Final = 2.0
+_READ_TRIES: Final = 3
 _log = structlog.get_logger(__name__)
 
 
@@ -88,6 +90,26 @@ def is_lost(error: BaseException) -> bool:
         return False
     # psycopg knows no SQLSTATE where the server could not answer; sqlite3 has none at all.
     return error.connection_invalidated or getattr(error.orig, "sqlstate", "") is None
+
+
+def run_read(engine: Engine, read: Callable[[Connection], T]) -> T:
+    """What a read finds; a connection that is lost on the way is replaced and the read run again.
+
+    Making a connection waits for a server that is away, for as long as the engine is patient.
+    """
+    for _ in range(_READ_TRIES - 1):
+        try:
+            return _read_once(engine, read)
+        except DBAPIError as error:
+            if not is_lost(error) or engine.dialect.name != "postgresql":
+                raise
+            _log.warning("read_lost", error=str(error.orig))
+    return _read_once(engine, read)
+
+
+def _read_once(engine: Engine, read: Callable[[Connection], T]) -> T:
+    with engine.connect() as connection:
+        return read(connection)
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Connection, Engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
 
-from gateway.store.engine import migrate, open_engine, snapshot
+from gateway.store.engine import migrate, open_engine, run_read, snapshot
 from gateway.store.journal import Journal, read_after
 from gateway.store.readings_postgres import PostgresReadings
 from gateway.store.verify import verify_journal
@@ -286,6 +287,39 @@ async def test_reading_waits_for_a_server_that_comes_back(server: PostgresServer
         await asyncio.to_thread(server.start)
         assert [found.series for found in await asked] == ["m-0"]
         store.stop()
+
+
+@pytest.mark.parametrize("when", ["before its query", "after its query"])
+def test_a_read_outlives_a_server_killed_under_it(server: PostgresServer, when: str) -> None:
+    """Found with the journal's root: the rollback that ends a read met the dead server."""
+    tries = []
+
+    def read(connection: Connection) -> object:
+        tries.append(when)
+        found = connection.scalar(text("SELECT 42")) if when == "after its query" else None
+        if len(tries) == 1:
+            server.kill()
+            server.start()
+        return found or connection.scalar(text("SELECT 42"))
+
+    with database(server.database()) as engine:
+        assert run_read(engine, read) == 42
+    assert len(tries) == 2
+
+
+def test_a_read_that_is_wrong_is_not_run_again(server: PostgresServer) -> None:
+    tries = []
+
+    def read(connection: Connection) -> None:
+        tries.append("SELECT no_such_column")
+        connection.execute(text(tries[-1]))
+
+    with database(server.database()) as engine:
+        with pytest.raises(ProgrammingError):
+            run_read(engine, read)
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+    assert len(tries) == 1
 
 
 async def test_the_password_is_in_no_error(server: PostgresServer) -> None:

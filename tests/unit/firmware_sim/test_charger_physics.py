@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from firmware_sim.devices import charger, fleet
@@ -154,6 +154,8 @@ def test_a_backend_serves_the_car_without_slack_first() -> None:
     st.floats(0, 200),
     st.lists(st.tuples(st.floats(0, 50), st.floats(0.1, 20)), min_size=1, max_size=20),
 )
+@example(1.0, [(5e-324, 2.0)])
+@example(1.0, [(5e-324, 0.5), (1.0, 0.1)])
 def test_shares_add_up_to_what_can_be_had(total: float, parts: list[tuple[float, float]]) -> None:
     weights, caps = zip(*parts, strict=True)
     shares = fleet.share(total, weights, caps)

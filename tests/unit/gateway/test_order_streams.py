@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
+from sqlalchemy import Connection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -18,7 +20,8 @@ from marketplace_core.intervals import Interval, SettlementGrid
 from marketplace_core.ports import Record
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
-from tests.harness.api import awarded_need, by, order, running
+from tests.harness import running_order
+from tests.harness.api import awarded_need, by, order, running, window
 from tests.unit.gateway.conftest import SteppingClock
 
 AT = datetime(2017, 7, 20, 23, 0, tzinfo=UTC)
@@ -42,7 +45,7 @@ async def taken(subscriber: Subscriber) -> bytes:
 
 async def test_a_message_is_the_same_bytes_for_all() -> None:
     made = streams([])
-    one, two = made.subscribe("ord_1", [], SPAN), made.subscribe("ord_1", [], SPAN)
+    one, two = made.subscribe("ord_1", SPAN), made.subscribe("ord_1", SPAN)
     made.heard([fact(), fact(order_id="ord_2")])
     first, second = await taken(one), await taken(two)
     assert first is second
@@ -54,7 +57,7 @@ async def test_a_message_is_the_same_bytes_for_all() -> None:
 async def test_who_falls_behind_is_dropped_and_the_others_go_on() -> None:
     dropped: list[int] = []
     made = streams(dropped)
-    slow, quick = made.subscribe("ord_1", [], SPAN), made.subscribe("ord_1", [], SPAN)
+    slow, quick = made.subscribe("ord_1", SPAN), made.subscribe("ord_1", SPAN)
     for number in range(5):
         made.heard([fact(str(number))])
         assert str(number).encode() in await taken(quick)
@@ -68,7 +71,8 @@ async def test_who_falls_behind_is_dropped_and_the_others_go_on() -> None:
 
 async def test_what_devices_do_outside_of_the_order_is_their_sellers_alone() -> None:
     made = streams([])
-    reader = made.subscribe("ord_1", ["a"], Interval(AT, AT + timedelta(minutes=5)))
+    reader = made.subscribe("ord_1", Interval(AT, AT + timedelta(minutes=5)))
+    made.drives("ord_1", ["a"])
     before, after = AT - timedelta(minutes=1), AT + timedelta(minutes=5)
     made.stored([reading("a", -7.0, before), reading("a", -7.0, after)])
     made.stored([reading("a", 3.0, AT - timedelta(seconds=30)), reading("a", -7.0, after)])
@@ -85,7 +89,8 @@ def reading(series: str, kw: float, at: datetime, seconds: float = 60.0) -> Read
 async def test_power_is_the_mean_so_far_of_each_device_summed() -> None:
     clock = SteppingClock()
     made = streams([], queue=20, clock=clock)
-    reader = made.subscribe("ord_1", ["a", "b"], SPAN)
+    reader = made.subscribe("ord_1", SPAN)
+    made.drives("ord_1", ["a", "b"])
     made.stored([reading("a", 2.0, AT), reading("a", 4.0, AT + timedelta(minutes=1)),
                  reading("b", -1.0, AT), reading("other", 99.0, AT)])  # fmt: skip
     message = json.loads(await taken(reader))
@@ -142,6 +147,31 @@ async def test_a_reader_hears_what_is_committed(tmp_path: Path) -> None:
                 heard = (await received(stream))["record"]
                 kinds.append(heard["fact"]["kind"])  # type: ignore[index]
             assert heard["sequence"] == record.sequence  # type: ignore[index]
+
+
+async def test_who_listens_between_plan_and_dispatch_sees_the_power_of_its_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found as a race: the reader came when the plan was committed and nothing was issued yet."""
+    async with running(tmp_path) as (http, application):
+        order_id = await submitted(http)
+        made = application.api.state.services.streams
+
+        def journal(_: Connection, streams: list[str]) -> list[Record]:
+            assert streams == [order_id]
+            assert order_id in made._topics, "what is planned while it looks would not be heard"
+            return [msgspec.structs.replace(fact(), fact=running_order.planned())]
+
+        monkeypatch.setattr("gateway.api.routes_stream.read_streams", journal)
+        async with listen(http, order_id) as stream:
+            assert (await received(stream))["type"] == "hello"
+            start = datetime.fromisoformat(window()["start"])
+            driven, other = running_order.DEVICES[0], "not of this order"
+            made.stored([reading(driven, 2.0, start), reading(other, 9.0, start)])
+            heard = await received(stream)
+            while heard["type"] != "measured":
+                heard = await received(stream)
+            assert (heard["measured_kw"], heard["of_devices"]) == (2.0, len(running_order.DEVICES))
 
 
 async def test_a_browser_offers_its_token_as_a_protocol(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from config.settings import ApiSettings, Settings, StoreSettings
 from gateway.bootstrap import build
@@ -50,19 +52,29 @@ def test_what_is_not_written_is_not_current(tmp_path: Path) -> None:
     assert log.current_at == AT
 
 
-async def test_the_service_goes_on_and_counts(tmp_path: Path) -> None:
+def database_away(_: Engine, __: object) -> None:
+    raise OperationalError("SELECT", None, ConnectionError("the server is away"))
+
+
+@pytest.mark.parametrize("away", ["disk", "database"])
+async def test_the_service_goes_on_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
     store = StoreSettings(
         database=f"sqlite:///{tmp_path}/m.db", readings=tmp_path / "r.db",
         roots=tmp_path / "roots", signing_key=tmp_path / "key.pem", root_every_s=0.02,
     )  # fmt: skip
     application = build(Settings(lab=True, store=store, api=ApiSettings(port=0)))
-    store.roots.mkdir()
+    if away == "disk":
+        store.roots.mkdir()
     stop, started = asyncio.Event(), asyncio.Event()
     url = "http://{}:{}".format(*application.listener.getsockname())
     failures = application.metrics.registry.get_sample_value
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(application.run(stop, started.set))
         await started.wait()
+        if away == "database":
+            monkeypatch.setattr("gateway.app.run_read", database_away)
         async with asyncio.timeout(20), httpx.AsyncClient(base_url=url) as client:
             while (failures("flexway_journal_root_failures_total") or 0.0) < 3:
                 assert (await client.get("/healthz")).status_code == 200
