@@ -81,11 +81,13 @@ _BETWEEN: Final = (
     " WHERE at_us >= %s AND at_us < %s AND series ="
     " (SELECT number FROM flexway_readings.series WHERE name = %s) ORDER BY at_us"
 )
-_STORED: Final = (
+STORED: Final = (
     "SELECT k.place FROM unnest(%s::bigint[], %s::text[]) WITH ORDINALITY AS k(at_us, name, place)"
-    " JOIN flexway_readings.series s ON s.name = k.name"
-    " JOIN flexway_readings.readings r ON r.at_us = k.at_us AND r.series = s.number"
+    " JOIN flexway_readings.series s ON s.name = k.name CROSS JOIN LATERAL"
+    " (SELECT 1 FROM flexway_readings.readings r WHERE r.at_us = k.at_us AND r.series = s.number"
+    " OFFSET 0) AS there"
 )
+"""OFFSET 0 keeps the planner from reading the whole table, which it does where statistics lag."""
 _LATEST: Final = (
     "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw,"
     " r.register_kwh"
@@ -137,7 +139,7 @@ class PostgresReadings(GroupedReadings):
     def stored(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
         """Those of some series and starts that have a reading."""
         starts, names = [to_us(start) for _, start in keys], [series for series, _ in keys]
-        return {keys[place - 1] for (place,) in self._read(_STORED, starts, names)}
+        return {keys[place - 1] for (place,) in self._read(STORED, starts, names)}
 
     def latest(self) -> list[Reading]:
         """The newest reading of every series: what is known of devices after a restart."""
@@ -153,7 +155,8 @@ class PostgresReadings(GroupedReadings):
             try:
                 with self._engine.begin() as connection:
                     result = connection.exec_driver_sql(query, parameters or None)
-                    return list(result) if result.returns_rows else []
+                    # Plain tuples: NumPy asks a Row for a dozen attributes that it has not.
+                    return [tuple(row) for row in result] if result.returns_rows else []
             except DBAPIError as error:
                 if wait is None or not is_lost(error):
                     raise StoreError(f"readings could not be read: {error}") from error

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from gateway.store.engine import open_engine
+from gateway.store import readings_postgres
+from gateway.store.engine import open_engine, to_us
 from gateway.store.readings import Quarantined, Readings
 from gateway.store.readings_postgres import PostgresReadings
 from gateway.store.readings_sqlite import SqliteReadings
 from marketplace_core.errors import StoreError
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
-from tests.harness.servers import PASSWORD
+from tests.harness.servers import PASSWORD, PostgresServer
 
 pytestmark = [pytest.mark.process]
 START = datetime(2017, 7, 20, 23, 30, tzinfo=UTC)
@@ -236,3 +237,22 @@ async def test_a_commit_that_fails_is_reported_and_forgotten(
     connection.close()
     both = [reading(0, sequence=0), reading(1, sequence=1)]
     assert await store.store(both) == both[1:]
+
+
+async def test_what_an_import_looks_up_is_read_by_the_key(postgres_server: PostgresServer) -> None:
+    """Found with a day's history: right after many rows the planner knows nothing of them, and
+    read the whole table for every batch.
+    """
+    engine = open_engine(postgres_server.database(), password=PASSWORD, patience_s=0.0)
+    readings = PostgresReadings(engine, inline=True)
+    readings.start()
+    await readings.store([reading(number) for number in range(20_000)])
+    keys = [("ev-1", reading(number).start) for number in range(2_000)]
+    arguments = ([to_us(start) for _, start in keys], [series for series, _ in keys])
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(f"EXPLAIN {readings_postgres.STORED}", arguments)
+        plan = "\n".join(line for (line,) in found)
+    assert "Seq Scan on readings" not in plan
+    assert "readings_pkey" in plan
+    assert readings.stored(keys) == set(keys)
+    readings.stop()
