@@ -63,6 +63,11 @@ class OpenAdrAdapter:
         return [ven.profile for ven in self._vens.values()]
 
     @property
+    def link_up(self) -> bool:
+        """Whether VENs can reach the VTN."""
+        return self.port != 0
+
+    @property
     def port(self) -> int:
         """Port that the VTN listens on; 0 until it does."""
         return self._link.port

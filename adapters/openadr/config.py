@@ -10,10 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from adapters.openadr.wire import MAX_BODY_BYTES
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.errors import ConfigError
 
+MAX_BODY_BYTES: Final = 512 * 1024
+"""Room for about 1,400 intervals in one report: a day of one-minute means."""
 _FINGERPRINT: Final = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){9}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 """The library turns ids of digits into numbers, and puts them into XML as they are."""

@@ -15,10 +15,8 @@ from typing import Any, Final
 from lxml import etree
 from openleadr.messaging import XML_SCHEMA
 
+from adapters.openadr.config import MAX_BODY_BYTES
 from marketplace_core.errors import RequestError
-
-MAX_BODY_BYTES: Final = 512 * 1024
-"""Room for about 1,400 intervals in one report: a day of one-minute means."""
 
 OADR: Final = "{http://openadr.org/oadr-2.0b/2012/07}"
 EI: Final = "{http://docs.oasis-open.org/ns/energyinterop/201110}"

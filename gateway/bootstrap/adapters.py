@@ -5,12 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 from adapters.modbus.adapter import ModbusAdapter
 from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.link import MqttBroker
-from adapters.openadr.adapter import OpenAdrAdapter
-from adapters.openadr.config import OpenAdrVtn
 from adapters.webhook.adapter import WebhookAdapter
 from config.settings import Settings
 from gateway.bindings import (
@@ -34,6 +33,14 @@ _MAY_BE_KNOWN = (SetpointState.ISSUED, SetpointState.APPLIED, SetpointState.UNCO
 """States in which a VEN may hold an event; what is only planned is not sent before its fact."""
 
 
+@runtime_checkable
+class _Linked(Protocol):
+    """An adapter with one link to all of its devices."""
+
+    @property
+    def link_up(self) -> bool: ...
+
+
 def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
     """Adapters of every protocol that the settings bind devices to, over the network."""
     settings = basis.settings
@@ -49,9 +56,9 @@ def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
             time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
         )  # fmt: skip
     if settings.openadr.vens:
-        adapters["openadr"] = OpenAdrAdapter(
-            _vtn(settings), openadr_vens(settings), clock=basis.clock, time_map=basis.time_map
-        )
+        from gateway.bootstrap import openadr  # noqa: PLC0415 - a slow library, where it is used
+
+        adapters["openadr"] = openadr.make(basis)
     if settings.webhook.devices:
         adapters["webhook"] = WebhookAdapter(
             webhook_devices(settings), courier=hooks.courier,
@@ -91,22 +98,14 @@ def mqtt_broker(settings: Settings) -> MqttBroker:
     )  # fmt: skip
 
 
-def _vtn(settings: Settings) -> OpenAdrVtn:
-    openadr = settings.openadr
-    return OpenAdrVtn(
-        host=openadr.host, port=openadr.port, vtn_id=openadr.vtn_id, state=openadr.state,
-        tls_certificate=openadr.tls_certificate, tls_key=openadr.tls_key,
-        ca_certificate=openadr.ca_certificate, lab=settings.lab, poll_s=openadr.poll_s,
-        answer_timeout_s=openadr.answer_timeout_s,
-    )  # fmt: skip
-
-
 def restore_adapters(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow]) -> None:
     """Tell adapters what devices may know; OpenADR's VTN may answer nobody before."""
     told = [row for row in rows if row.state in _MAY_BE_KNOWN]
-    openadr, webhook = adapters.get("openadr"), adapters.get("webhook")
-    if isinstance(openadr, OpenAdrAdapter):
-        openadr.restore([row.setpoint for row in told])
+    vtn, webhook = adapters.get("openadr"), adapters.get("webhook")
+    if vtn is not None:
+        from gateway.bootstrap import openadr  # noqa: PLC0415 - a slow library, where it is used
+
+        openadr.restore(vtn, [row.setpoint for row in told])
     if isinstance(webhook, WebhookAdapter):
         webhook.restore(
             acknowledged=[r.setpoint for r in told if r.state is SetpointState.APPLIED],
@@ -130,8 +129,6 @@ def links(adapters: Mapping[str, DeviceAdapter]) -> dict[str, Callable[[], bool]
 
 
 def _link_up(adapter: DeviceAdapter) -> bool:
-    if isinstance(adapter, MqttAdapter):
+    if isinstance(adapter, _Linked):
         return adapter.link_up
-    if isinstance(adapter, OpenAdrAdapter):
-        return adapter.port != 0
     return any(adapter.connected(profile.device_id) for profile in adapter.profiles())

@@ -12,11 +12,14 @@ from tests.harness.played_day import play
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(1000)]
 
 
-@pytest.mark.parametrize("homes", [30, 4])
-def test_every_check_holds_with_as_many_homes_as_the_files_have(tmp_path: Path, homes: int) -> None:
+@pytest.mark.parametrize(("homes", "seed"), [(30, 7), (4, 1)])
+def test_every_check_holds_with_as_many_homes_as_the_files_have(
+    tmp_path: Path, homes: int, seed: int
+) -> None:
     data = write_data(tmp_path / "data", homes)
-    day = play(tmp_path / "report", "--seed", "1", "--data", str(data))
+    day = play(tmp_path / "report", "--seed", str(seed), "--data", str(data))
     assert day.code == 0, day.output
+    assert day.report["seed"] == seed
     assert [name for name, held in day.report["checks"].items() if held is not True] == []
     batteries = {row["device"] for row in day.powers if row["device"].endswith("_battery")}
     assert len(batteries) == homes

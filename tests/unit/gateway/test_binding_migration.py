@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, insert, select
 
 import gateway.store
-from gateway.store.engine import migrate, open_engine
+from gateway.store.engine import NEWEST_REVISION, migrate, open_engine
 from gateway.store.tables import asset_devices, asset_meters, assets, metadata
 from marketplace_core.registry.asset import Asset, MeasurementPoint
 
@@ -30,6 +32,20 @@ def test_migrations_lead_to_the_tables(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, metadata) == []
+
+
+def test_a_database_of_the_newest_revision_is_left_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = ScriptDirectory(str(Path(gateway.store.__file__).with_name("migrations")))
+    assert script.get_current_head() == NEWEST_REVISION
+    migrate(engine)
+
+    def upgrade(*_: object) -> None:
+        raise AssertionError("a start that has nothing to migrate waits for the tools of it")
+
+    monkeypatch.setattr(command, "upgrade", upgrade)
+    migrate(engine)
 
 
 def test_what_was_registered_before_is_bound(tmp_path: Path) -> None:
