@@ -220,11 +220,13 @@ class Writer:
             connection.close()
 
     def _finish(self, units: list[_Unit[Any]]) -> None:
-        while self._late:
-            self._tell([self._late.popleft()])
-        self._tell([unit for unit in units if unit.error is None])
-        for unit in units:
-            unit.resolve()
+        try:
+            while self._late:
+                self._tell([self._late.popleft()])
+            self._tell([unit for unit in units if unit.error is None])
+        finally:  # whoever listens may fail: it is committed, and its callers are told so
+            for unit in units:
+                unit.resolve()
 
     def _tell(self, committed: list[_Unit[Any]]) -> None:
         records = [record for unit in committed for record in unit.records]
