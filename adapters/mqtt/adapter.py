@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
@@ -15,7 +14,9 @@ from adapters.mqtt.exchange import Answers, Expected, MqttDevice, Translator
 from adapters.mqtt.inbound import Inbound, topics_of
 from adapters.mqtt.intake import TelemetryIntake
 from adapters.mqtt.link import MqttBroker, MqttLink
+from adapters.mqtt.packets import Publish
 from adapters.mqtt.presence import Presence
+from adapters.mqtt.session import Acknowledge
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import (
     ReadBack,
@@ -25,7 +26,7 @@ from marketplace_core.dispatch.setpoint import (
     Unconfirmed,
     Unreachable,
 )
-from marketplace_core.errors import DeviceError, StoreError
+from marketplace_core.errors import DeviceError
 from marketplace_core.ports import Clock, ReadingSink, TimeMap
 
 __all__ = ["MqttAdapter", "MqttBroker", "MqttDevice"]
@@ -37,8 +38,6 @@ _PRESENCE_S: Final = 0.5
 """Wall seconds after a connection within which the broker hands out retained presence."""
 _STRIDE: Final = 200
 """Commands published before others get a turn on the event loop."""
-_DRAIN_S: Final = 2.0
-"""Longest wall seconds that handlers of inbound messages may take to end."""
 
 
 class UnpublishedError(DeviceError):
@@ -69,12 +68,17 @@ class MqttAdapter:
         """
         self._devices = {device.device_id: device for device in devices}
         self._topics = topics_of(self._devices.values())
+        self._out = {
+            device_id: {kind: name.encode() for kind, name in kinds.items()}
+            for device_id, kinds in self._topics.items()
+        }
         self._clock = clock
         self._time = time_map
         self._ack_timeout_s = ack_timeout_s
         control = msgspec.structs.replace(broker, client_id=f"{broker.client_id}-control")
-        self._control = MqttLink(control, (f"{_PREFIX}/ack", f"{_PREFIX}/status"), self._on_message)
-        self._telemetry = MqttLink(broker, (f"{_PREFIX}/telemetry",), self._on_message)
+        answers = (f"{_PREFIX}/ack", f"{_PREFIX}/status")
+        self._control = MqttLink(control, answers, self._on_messages)
+        self._telemetry = MqttLink(broker, (f"{_PREFIX}/telemetry",), self._on_messages)
         self._translate = Translator(clock, time_map, ack_timeout_s)
         self._presence = Presence(clock, self._devices.values())
         self._presence_known_at = 0.0
@@ -116,18 +120,10 @@ class MqttAdapter:
             self._presence_known_at = self._clock.monotonic() + _PRESENCE_S
             on_up()
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(intake.run())
-                tasks.create_task(self._control.run(on_control_up))
-                tasks.create_task(self._telemetry.run(on_up))
-        finally:
-            # The connections are closed: handlers that still wait may end, unheard.
-            intake.abandon()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_DRAIN_S):
-                    await self._telemetry.drained()
-                    await self._control.drained()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(intake.run())
+            tasks.create_task(self._control.run(on_control_up))
+            tasks.create_task(self._telemetry.run(on_up))
 
     async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Publish all commands at once, then yield outcomes as acknowledgements arrive."""
@@ -208,7 +204,7 @@ class MqttAdapter:
 
     def _publish(self, device_id: str, command: wire.Command) -> bool:
         return self._control.publish(
-            self._topics[device_id]["command"], wire.encode(command),
+            self._out[device_id]["command"], wire.encode(command),
             expiry_s=command.ttl_s, correlation=command.id,
         )  # fmt: skip
 
@@ -256,15 +252,14 @@ class MqttAdapter:
         finally:
             self._expected.remove(command.id, device_id, answers)
 
-    async def _on_message(self, topic: str, payload: bytes, again: bool) -> None:  # noqa: FBT001 - as the link calls it
-        """Return when the broker may be told that the message is dealt with."""
-        if self._inbound is None:
-            raise StoreError("the adapter is not running")
-        await self._inbound.take(topic, payload, again=again)
+    def _on_messages(self, messages: Sequence[Publish], acknowledge: Acknowledge) -> None:
+        if self._inbound is not None:
+            self._inbound.take(messages, acknowledge)
 
     def _confirm_stored(self, device_id: str, boot: int, through: int) -> None:
-        topic = self._topics[device_id]["stored"]
-        self._telemetry.publish(topic, wire.encode(wire.Stored(boot=boot, through=through)))
+        # At QoS 0: a device that misses one sends again what it kept, and is told again.
+        topic = self._out[device_id]["stored"]
+        self._telemetry.tell(topic, wire.encode(wire.Stored(boot=boot, through=through)))
 
     def _unreachable(self, setpoint: Setpoint, reason: str) -> Unreachable:
         return Unreachable(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from adapters.mqtt import wire
 from adapters.mqtt.exchange import Expected, MqttDevice
 from adapters.mqtt.intake import TelemetryIntake
+from adapters.mqtt.packets import Publish
 from adapters.mqtt.presence import Presence
+from adapters.mqtt.session import Acknowledge
 from marketplace_core.errors import ConfigError
 from marketplace_core.ports import Clock, ReadingSink
 from marketplace_core.verification.flags import FlagKind
 
 _FROM_DEVICES: Final = ("telemetry", "ack", "status")
+_NOBODY: Final = ("", "")
 
 
 class Inbound:
@@ -31,7 +34,7 @@ class Inbound:
     ) -> None:
         """`topics`: of each device id the topic of each kind, as `topics_of` makes them."""
         self._routes = {
-            kinds[kind]: (device_id, kind)
+            kinds[kind].encode(): (device_id, kind)
             for device_id, kinds in topics.items()
             for kind in _FROM_DEVICES
         }
@@ -41,29 +44,33 @@ class Inbound:
         self._expected = expected
         self._clock = clock
 
-    async def take(self, topic: str, payload: bytes, *, again: bool) -> None:
-        """Return when the broker may be told that the message is dealt with.
+    def take(self, messages: Sequence[Publish], acknowledge: Acknowledge) -> None:
+        """Judge what came together; `acknowledge` is called with what is dealt with."""
+        done: list[int] = []
+        for message in messages:
+            device_id, kind = self._routes.get(message.topic, _NOBODY)
+            try:
+                if kind == "telemetry":
+                    self._telemetry(device_id, message, acknowledge)
+                else:
+                    self._take(device_id, kind, message)
+                    done.append(message.mid)
+            except wire.WireError as error:
+                # Acknowledged all the same: poison that comes back for ever helps nobody.
+                source = message.topic.decode(errors="replace")
+                self._sink.quarantine(
+                    source=source, reason=str(error), evidence=error.evidence, device_id=device_id
+                )
+                self._intake.pass_over(mid=message.mid, acknowledge=acknowledge)
+        if done:
+            acknowledge(done)
 
-        `again`: the broker says that it may have delivered it before.
-        """
-        device_id, kind = self._routes.get(topic, ("", ""))
-        try:
-            await self._take(device_id, kind, payload, topic=topic, again=again)
-        except wire.WireError as error:
-            # Acknowledged all the same: poison that comes back for ever helps nobody.
-            self._sink.quarantine(
-                source=topic, reason=str(error), evidence=error.evidence, device_id=device_id
-            )
-
-    async def _take(
-        self, device_id: str, kind: str, payload: bytes, *, topic: str, again: bool
-    ) -> None:
+    def _take(self, device_id: str, kind: str, message: Publish) -> None:
+        payload = message.payload
         if not device_id:
-            organisation, device, _ = wire.split_topic(topic)
+            organisation, device, _ = wire.split_topic(message.topic.decode(errors="replace"))
             raise wire.WireError(f"no device {organisation}/{device} is bound", payload)
-        if kind == "telemetry":
-            await self._telemetry(device_id, payload, again=again)
-        elif kind == "ack":
+        if kind == "ack":
             answer = wire.decode_acknowledgement(payload)
             self._presence.heard(device_id)
             self._expected.answered(device_id, answer)
@@ -73,17 +80,19 @@ class Inbound:
                 self._notice(device_id, FlagKind.OFFLINE, "it, or its Will, says that it is gone")
             self._presence.heard(device_id, online=online)
 
-    async def _telemetry(self, device_id: str, payload: bytes, *, again: bool) -> None:
-        telemetry = wire.decode_telemetry(payload)
+    def _telemetry(self, device_id: str, message: Publish, acknowledge: Acknowledge) -> None:
+        telemetry = wire.decode_telemetry(message.payload)
         self._presence.reported(device_id)
-        if not again and self._intake.dropped_before(device_id, telemetry):
+        if not message.again and self._intake.dropped_before(device_id, telemetry):
             numbers = [reading.sequence for reading in telemetry.readings]
             self._notice(
                 device_id, FlagKind.REPLAYS,
                 f"boot {telemetry.boot} sends {numbers[0]} to {numbers[-1]} again, which it had"
                 " dropped as stored",
             )  # fmt: skip
-        await self._intake.take(device_id, telemetry, payload)
+        self._intake.add(
+            device_id, telemetry, message.payload, mid=message.mid, acknowledge=acknowledge
+        )
 
     def _notice(self, device_id: str, kind: FlagKind, evidence: str) -> None:
         self._sink.noticed(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
-import msgspec
 import structlog
 
 from adapters.mqtt import wire
 from adapters.mqtt.sequence import DeviceSequence
+from adapters.mqtt.session import Acknowledge
 from marketplace_core.errors import StoreError
 from marketplace_core.ports import ReadingSink, TimeMap
 from marketplace_core.units import Kw
@@ -31,11 +31,13 @@ _log = structlog.get_logger(__name__)
 Stored = Callable[[str, int, int], None]
 
 
-class _Message(msgspec.Struct, gc=False):
+class _Message(NamedTuple):
+    mid: int
+    acknowledge: Acknowledge
     device_id: str
-    telemetry: wire.Telemetry
+    telemetry: wire.Telemetry | None
+    """None where a message was put aside: it keeps its place among the acknowledgements."""
     readings: list[Reading]
-    done: asyncio.Future[None]
 
 
 class TelemetryIntake:
@@ -48,8 +50,9 @@ class TelemetryIntake:
         self._stored = stored
         self._waiting: list[_Message] = []
         self._fresh = asyncio.Event()
-        self._ended = False
         self._sequences: dict[str, DeviceSequence] = {}
+        self._reference: tuple[int, datetime] | None = None
+        """One wall instant in Unix microseconds, and its market time."""
 
     def gaps(self) -> dict[str, int]:
         """Readings given up as lost, per device that lost any."""
@@ -58,63 +61,72 @@ class TelemetryIntake:
     def dropped_before(self, device_id: str, telemetry: wire.Telemetry) -> bool:
         """Whether a device sends nothing but what it had dropped already: somebody replays it."""
         known = self._sequences.get(device_id)
-        numbers = [reading.sequence for reading in telemetry.readings]
-        return known is not None and known.dropped(telemetry.boot, numbers)
+        if known is None:
+            return False
+        return known.dropped(telemetry.boot, [reading.sequence for reading in telemetry.readings])
 
-    async def take(self, device_id: str, telemetry: wire.Telemetry, payload: bytes) -> None:
-        """Return once the readings are committed, or given up because the adapter ends.
+    def add(
+        self, device_id: str, telemetry: wire.Telemetry, payload: bytes, *, mid: int,
+        acknowledge: Acknowledge,
+    ) -> None:  # fmt: skip
+        """Take a message; `acknowledge` hears of its `mid` once the readings are committed.
 
         Raises: WireError when a time is outside what market time can express.
         """
+        boot = telemetry.boot
         try:
-            readings = [self._reading(device_id, telemetry.boot, r) for r in telemetry.readings]
+            readings = [self._reading(device_id, boot, each) for each in telemetry.readings]
         except OverflowError as error:
             raise wire.WireError(
                 f"a reading is outside of market time: {error}", payload
             ) from error
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Message(device_id, telemetry, readings, done))
+        self._waiting.append(_Message(mid, acknowledge, device_id, telemetry, readings))
         self._fresh.set()
-        if self._ended:
-            # A message that was on its way when the adapter ended: nobody would commit it.
-            self.abandon()
-        await done
+
+    def pass_over(self, *, mid: int, acknowledge: Acknowledge) -> None:
+        """Acknowledge a message that was put aside, in its turn."""
+        self._waiting.append(_Message(mid, acknowledge, "", None, []))
+        self._fresh.set()
 
     async def run(self) -> None:
-        """Commit batches until cancelled; what waits then is for `abandon`."""
+        """Commit batches until cancelled.
+
+        What waits then is never acknowledged: the broker keeps it for the next session.
+        """
         while True:
             await self._fresh.wait()
             if len(self._waiting) < _PLENTY:
                 await asyncio.sleep(_GATHER_S)
             batch = self._waiting[:_MOST]
-            await self._store([reading for message in batch for reading in message.readings])
+            readings = [reading for message in batch for reading in message.readings]
+            if readings:
+                await self._store(readings)
             del self._waiting[: len(batch)]
             if not self._waiting:
                 self._fresh.clear()
+            self._acknowledge(batch)
             self._confirm(batch)
 
-    def abandon(self) -> None:
-        """Let every `take` return although nothing was committed.
-
-        Only when the connection is closed: what they acknowledge then reaches nobody, and
-        the broker keeps the messages for the next session.
-        """
-        self._ended = True
-        for message in self._waiting:
-            if not message.done.done():
-                message.done.set_result(None)
-        self._waiting.clear()
+    def _acknowledge(self, batch: list[_Message]) -> None:
+        """Tell the broker, each session together and in the order of arrival."""
+        done: dict[Acknowledge, list[int]] = {}
+        for message in batch:
+            done.setdefault(message.acknowledge, []).append(message.mid)
+        for acknowledge, mids in done.items():
+            acknowledge(mids)
 
     def _confirm(self, batch: list[_Message]) -> None:
         through: dict[tuple[str, int], int] = {}
         for message in batch:
-            if not message.done.done():
-                message.done.set_result(None)
-            if message.readings:
-                known = self._sequences.setdefault(message.device_id, DeviceSequence())
-                boot, numbers = message.telemetry.boot, [r.sequence for r in message.readings]
-                mark = known.take(boot, numbers, message.telemetry.oldest)
-                through[message.device_id, boot] = mark
+            telemetry = message.telemetry
+            if telemetry is None or not message.readings:
+                continue
+            known = self._sequences.get(message.device_id)
+            if known is None:
+                known = self._sequences[message.device_id] = DeviceSequence()
+            numbers = [reading.sequence for reading in message.readings]
+            mark = known.take(telemetry.boot, numbers, telemetry.oldest)
+            through[message.device_id, telemetry.boot] = mark
         for (device_id, boot), mark in through.items():
             if mark >= 0:
                 self._stored(device_id, boot, mark)
@@ -146,5 +158,9 @@ class TelemetryIntake:
         )
 
     def _at(self, micros: int) -> datetime:
-        """Market time of a wall instant on the wire."""
-        return self._time.to_market(_EPOCH + timedelta(microseconds=micros))
+        """Market time of a wall instant on the wire: one addition to an instant near it."""
+        if self._reference is None:
+            wall = _EPOCH + timedelta(microseconds=micros)
+            self._reference = micros, self._time.to_market(wall)
+        wall_us, market = self._reference
+        return market + timedelta(microseconds=(micros - wall_us) * self._time.speed)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from adapters.mqtt.exchange import Expected, MqttDevice
 from adapters.mqtt.inbound import Inbound, topics_of
 from adapters.mqtt.intake import TelemetryIntake
+from adapters.mqtt.packets import Publish
 from adapters.mqtt.presence import Presence
 from gateway.lockstep.adapter import LockstepAdapter
 from gateway.lockstep.clock import LockstepClock
@@ -44,7 +45,6 @@ class LockstepMqtt(LockstepAdapter):
             await intake.run()
         finally:
             self._field.detach("mqtt", taker)
-            intake.abandon()
 
     def _stored(self, device_id: str, boot: int, through: int) -> None:
         self._field.pipe.ask("stored", device=device_id, boot=boot, through=through)
@@ -55,6 +55,22 @@ class _Messages:
         self._inbound = inbound
 
     async def arrived(self, frames: Sequence[Frame]) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for frame in frames:
-                tasks.create_task(self._inbound.take(frame["topic"], frame["payload"], again=False))
+        """Return once all of them are dealt with."""
+        if not frames:
+            return
+        left = set(range(1, len(frames) + 1))
+        done = asyncio.Event()
+
+        def acknowledge(mids: Sequence[int]) -> None:
+            left.difference_update(mids)
+            if not left:
+                done.set()
+
+        self._inbound.take(
+            [
+                Publish(frame["topic"].encode(), frame["payload"], mid, again=False)
+                for mid, frame in enumerate(frames, start=1)
+            ],
+            acknowledge,
+        )
+        await done.wait()

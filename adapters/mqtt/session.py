@@ -1,0 +1,242 @@
+"""One MQTT session on one connection: bytes in, messages out, acknowledgements when told.
+
+The broker hears of a message (PUBACK) only when `acknowledge` is called with its number,
+which is after the commit. What goes out is gathered for one turn of the event loop and
+written together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+import structlog
+
+from adapters.mqtt import packets
+
+
+class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the broker is and how the session behaves; nothing is left to defaults."""
+
+    host: str
+    port: int
+    client_id: str
+    username: str = ""
+    password: str = ""
+    tls: Any = None
+    """An `ssl.SSLContext`; None = plain text, for a lab on loopback."""
+    version: int = 5
+    """MQTT protocol level: 5; 4 for a broker that speaks 3.1.1 only; 0 tries 5, then 3.1.1."""
+    keepalive_s: int = 30
+    session_expiry_s: int = 86_400
+    """The broker keeps our session and its queue for so long."""
+    receive_maximum: int = 1_000
+    """Unacknowledged messages the broker may have in flight to us."""
+    maximum_packet: int = 1_048_576
+    """Bytes of one message that the broker may send us; it drops longer ones (MQTT 5)."""
+
+
+Acknowledge = Callable[[Sequence[int]], None]
+"""Tells the broker that messages are dealt with; heard by nobody once the connection is lost."""
+OnMessages = Callable[[Sequence[packets.Publish], Acknowledge], None]
+"""Messages that came together, in order."""
+_MOST_IN_FLIGHT: Final = 65_535
+"""Packet identifiers that there are."""
+_MOST_WAITING: Final = 50_000
+"""Messages that wait for the broker's window; more is refused."""
+_log = structlog.get_logger(__name__)
+
+
+class LinkError(Exception):
+    """The broker does not give the session that was asked for."""
+
+
+class _Outbound(NamedTuple):
+    topic: bytes
+    payload: bytes
+    properties: Mapping[int, int | bytes] | None
+
+
+class Session(asyncio.Protocol):
+    """The client's side of one connection; MQTT 5 or 3.1.1."""
+
+    def __init__(
+        self, broker: MqttBroker, version: int, topics: Sequence[str], on_messages: OnMessages
+    ) -> None:
+        """Subscribes to `topics` at QoS 1 as soon as the broker has taken it in."""
+        loop = asyncio.get_running_loop()
+        self.granted: asyncio.Future[None] = loop.create_future()
+        """Done when every subscription stands; LinkError when the broker refuses."""
+        self.lost: asyncio.Future[str] = loop.create_future()
+        """Done when the connection is over; why, where the broker said it."""
+        self.heard_at = loop.time()
+        """Loop time at which the broker last sent anything."""
+        self.keepalive_s = float(broker.keepalive_s)
+        self._broker = broker
+        self._version = version
+        self._topics = topics
+        self._on_messages = on_messages
+        self._reader = packets.Reader(version, broker.maximum_packet)
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._paused = False
+        self._window = _MOST_IN_FLIGHT
+        self._in_flight: set[int] = set()
+        self._next = 0
+        self._waiting: deque[_Outbound] = deque()
+        self._why = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Introduce ourselves."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its type
+        broker = self._broker
+        self._write(
+            packets.connect(
+                broker.client_id, version=self._version, keepalive_s=broker.keepalive_s,
+                username=broker.username, password=broker.password,
+                properties={
+                    packets.SESSION_EXPIRY: broker.session_expiry_s,
+                    packets.RECEIVE_MAXIMUM: broker.receive_maximum,
+                    packets.MAXIMUM_PACKET: broker.maximum_packet,
+                },
+            )
+        )  # fmt: skip
+
+    def data_received(self, data: bytes) -> None:
+        """Take packets; messages are handed on together."""
+        self.heard_at = self._loop.time()
+        messages: list[packets.Publish] = []
+        try:
+            for packet in self._reader.feed(data):
+                if type(packet) is packets.Publish:
+                    messages.append(packet)
+                else:
+                    self._control(packet)
+        except (packets.PacketError, LinkError) as error:
+            self._fail(error)
+        if messages:
+            self._on_messages(messages, self.acknowledge)
+        if self._waiting:
+            self._send_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever waits is told."""
+        self._transport = None
+        why = self._why or (str(exc) if exc else "the broker ended the connection")
+        if not self.granted.done():
+            self.granted.set_exception(LinkError(why))
+        if not self.lost.done():
+            self.lost.set_result(why)
+
+    def pause_writing(self) -> None:
+        """The socket is full: commands wait here."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The socket takes more."""
+        self._paused = False
+        self._send_waiting()
+
+    def acknowledge(self, mids: Sequence[int]) -> None:
+        """PUBACK messages, in the order in which they came (section 4.6)."""
+        if self._transport is not None:
+            self._write(packets.puback([mid for mid in mids if mid]))
+
+    def publish(
+        self, topic: bytes, payload: bytes, properties: Mapping[int, int | bytes] | None
+    ) -> bool:
+        """Send a message at QoS 1 when the broker's window lets it; False when nothing will be."""
+        if self._transport is None or len(self._waiting) >= _MOST_WAITING:
+            return False
+        self._waiting.append(_Outbound(topic, payload, properties))
+        self._send_waiting()
+        return True
+
+    def tell(self, topic: bytes, payload: bytes) -> None:
+        """Send a message at QoS 0: one that is made good by the next of its kind."""
+        if self._transport is not None and not self._paused:
+            self._write(packets.publish(topic, payload, mid=0, version=self._version))
+
+    def ping(self) -> None:
+        """Keep the connection, or find out that it is lost."""
+        self._write(packets.PING)
+
+    def close(self) -> None:
+        """Say goodbye."""
+        if self._transport is not None:
+            self._write(packets.BYE)
+            self._flush()
+            self._transport.close()
+
+    def abort(self, why: str) -> None:
+        """Give the connection up without a word."""
+        self._why = self._why or why
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _control(self, packet: packets.Packet) -> None:
+        match packet:
+            case packets.Acknowledged(mid=mid):
+                self._in_flight.discard(mid)
+            case packets.Connected():
+                self._connected(packet)
+            case packets.Granted(codes=codes):
+                if any(code != 1 for code in codes):
+                    asked = f"{list(codes)} for {list(self._topics)}"
+                    raise LinkError(f"the broker grants {asked}, not QoS 1")
+                if not self.granted.done():
+                    self.granted.set_result(None)
+            case packets.Disconnected(code=code, reason=reason):
+                self._why = f"the broker says goodbye: 0x{code:02x} {reason}".rstrip()
+            case packets.Pong() | packets.Publish():
+                pass  # that it came is all there is to a pong; messages go another way
+
+    def _connected(self, packet: packets.Connected) -> None:
+        if packet.code:
+            reason = packet.properties.get(packets.REASON, b"")
+            text = reason.decode(errors="replace") if isinstance(reason, bytes) else ""
+            raise LinkError(f"the broker refuses: 0x{packet.code:02x} {text}".rstrip())
+        window = packet.properties.get(packets.RECEIVE_MAXIMUM, _MOST_IN_FLIGHT)
+        self._window = window if isinstance(window, int) else _MOST_IN_FLIGHT
+        told = packet.properties.get(packets.SERVER_KEEP_ALIVE)
+        self.keepalive_s = float(told) if isinstance(told, int) else self.keepalive_s
+        self._write(packets.subscribe(self._new_id(), self._topics, version=self._version))
+
+    def _send_waiting(self) -> None:
+        """Send what waits until the broker's window or the socket is full."""
+        while self._waiting and not self._paused and len(self._in_flight) < self._window:
+            topic, payload, properties = self._waiting.popleft()
+            mid = self._new_id()
+            self._in_flight.add(mid)
+            self._write(
+                packets.publish(
+                    topic, payload, mid=mid, version=self._version, properties=properties
+                )
+            )
+
+    def _new_id(self) -> int:
+        while True:
+            self._next = self._next % _MOST_IN_FLIGHT + 1
+            if self._next not in self._in_flight:
+                return self._next
+
+    def _fail(self, error: Exception) -> None:
+        if not self.granted.done():
+            self.granted.set_exception(
+                error if isinstance(error, LinkError) else LinkError(str(error))
+            )
+        self.abort(str(error))
+
+    def _write(self, data: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out and self._transport is not None:
+            self._transport.write(b"".join(out))
