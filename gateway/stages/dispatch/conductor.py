@@ -174,6 +174,8 @@ class Conductor:
         A revision that is overtaken before it was sent is never sent.
         """
         due = [held for held in self._held.values() if held.due(now)]
+        if not due:
+            return
         older = self._older(due)
         due = [held for held in due if not any(old.busy for old in older[held.setpoint.id])]
         overtaken = {old.setpoint.id: old for one in due for old in older[one.setpoint.id]}
@@ -184,11 +186,13 @@ class Conductor:
             superseded = list(overtaken.values())
             self._start(tasks, newest, partial(self._driver.send, superseded=superseded))
 
-    def _older(self, group: Iterable[Held]) -> dict[str, list[Held]]:
+    def _older(self, group: Collection[Held]) -> dict[str, list[Held]]:
         """Setpoints of earlier revisions that each of a group stands in for, by its id."""
+        orders = {one.setpoint.order_id for one in group}
         held_by: dict[tuple[str, str], list[Held]] = defaultdict(list)
         for held in self._held.values():
-            held_by[held.setpoint.device_id, held.setpoint.order_id].append(held)
+            if held.setpoint.order_id in orders:
+                held_by[held.setpoint.device_id, held.setpoint.order_id].append(held)
         return {
             one.setpoint.id: [
                 old for old in held_by[one.setpoint.device_id, one.setpoint.order_id]
