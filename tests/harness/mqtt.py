@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import getpass
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -76,6 +77,11 @@ class Mosquitto:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+
+    def reload(self) -> None:
+        """Let it read its access files again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def __enter__(self) -> Self:
         self.start()
