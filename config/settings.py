@@ -173,6 +173,9 @@ class MqttSettings(Section):
     username: str = ""
     password_file: Path | None = None
     ca_certificate: Path | None = None
+    client_certificate: Path | None = None
+    """Certificate that the gateway shows to a broker that asks for one; with `client_key`."""
+    client_key: Path | None = None
     tls: bool = True
     protocol: Literal["5", "3.1.1"] = "5"
     client_id: str = "flexway-gateway"

@@ -11,7 +11,7 @@ from adapters.modbus.adapter import ModbusAdapter
 from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.link import MqttBroker
 from adapters.webhook.adapter import WebhookAdapter
-from config.settings import Settings
+from config.settings import MqttSettings, Settings
 from gateway.bindings import (
     check_unique,
     modbus_endpoints,
@@ -24,6 +24,7 @@ from gateway.bootstrap.webhooks import Hooks
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.surroundings import MakeAdapters
 from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.errors import ConfigError
 from marketplace_core.ports import DeviceAdapter
 from marketplace_core.simtime import check_speed
 
@@ -84,18 +85,33 @@ def field_adapters(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAd
 
 
 def mqtt_broker(settings: Settings) -> MqttBroker:
-    """The broker as the MQTT adapter takes it; reads the password and the CA's certificate."""
+    """The broker as the MQTT adapter takes it; reads the password and the certificates.
+
+    Raises: ConfigError when a file cannot be used.
+    """
     mqtt = settings.mqtt
     password = ""
     if mqtt.password_file is not None:
         password = mqtt.password_file.read_text(encoding="utf-8").strip()
-    tls = None
-    if mqtt.tls:
-        tls = ssl.create_default_context(cafile=mqtt.ca_certificate)
+    tls = _tls(mqtt) if mqtt.tls else None
     return MqttBroker(
         host=mqtt.host, port=mqtt.port, client_id=mqtt.client_id, username=mqtt.username,
         password=password, tls=tls, version=5 if mqtt.protocol == "5" else 4,
     )  # fmt: skip
+
+
+def _tls(mqtt: MqttSettings) -> ssl.SSLContext:
+    """Verifies the broker, and shows it the gateway's certificate where there is one."""
+    try:
+        context = ssl.create_default_context(cafile=mqtt.ca_certificate)
+        if mqtt.client_certificate is not None:
+            context.load_cert_chain(mqtt.client_certificate, mqtt.client_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"mqtt: ca_certificate, client_certificate or client_key cannot be used: {error};"
+            " `flexway check` says which"
+        ) from error
+    return context
 
 
 def restore_adapters(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow]) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from adapters.mqtt.access import Login, device_login, gateway_login, monitor_login
+from config.certificates import common_name
 from config.loading import load_settings
 from config.settings import MqttSettings
 from gateway.cli.broker.folder import (
@@ -99,15 +100,16 @@ def acl(
 
 def _logins(mqtt: MqttSettings, monitors: Sequence[str]) -> list[Login]:
     """The gateway, the monitors, then every device; ConfigError when two have one name."""
-    if not mqtt.username:
+    gateway = mqtt.username or _certified(mqtt)
+    if not gateway:
         raise ConfigError(
             "mqtt.username is missing: the gateway needs a login of its own; give one, such as"
-            " flexway-gateway"
+            " flexway-gateway, or a client_certificate whose CN is one"
         )
-    logins = [gateway_login(mqtt.username), *(monitor_login(name) for name in monitors)]
+    logins = [gateway_login(gateway), *(monitor_login(name) for name in monitors)]
     logins += [device_login(device.organisation, device.device_id) for device in mqtt.devices]
     # A device whose name is a client id of the gateway would end the gateway's session.
-    taken = {mqtt.client_id, f"{mqtt.client_id}-control"} - {mqtt.username}
+    taken = {mqtt.client_id, f"{mqtt.client_id}-control"} - {gateway}
     for login in logins:
         if login.name in taken:
             raise ConfigError(
@@ -116,6 +118,16 @@ def _logins(mqtt: MqttSettings, monitors: Sequence[str]) -> list[Login]:
             )
         taken.add(login.name)
     return logins
+
+
+def _certified(mqtt: MqttSettings) -> str:
+    """The CN of the gateway's certificate; "" when it has none."""
+    if mqtt.client_certificate is None:
+        return ""
+    try:
+        return common_name(mqtt.client_certificate)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"mqtt.client_certificate: {error}") from error
 
 
 def _check_rotation(mqtt: MqttSettings, logins: Sequence[Login], rotate: Sequence[str]) -> None:
