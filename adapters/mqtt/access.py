@@ -22,8 +22,6 @@ ACL_HEADER: Final = "# Written by `flexway broker acl`: changes made by hand are
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@=~-]{0,127}")
 """What stands in a topic, a password file, a file name and a client id alike."""
 _LEVEL: Final = re.compile(r"[^\s/+#%\x00-\x1f\x7f]{1,128}")
-_WRITES: Final[tuple[wire.Kind, ...]] = ("telemetry", "ack", "status")
-_READS: Final[tuple[wire.Kind, ...]] = ("command", "stored")
 _EVERY: Final = f"flexway/v{wire.VERSION}/+/+/+"
 _AT_ONCE: Final = 100
 """Logins in one message of commands."""
@@ -54,8 +52,8 @@ def device_login(organisation: str, device_id: str) -> Login:
         )
     return Login(
         name=device_id, client_id=device_id,
-        writes=tuple(wire.topic(organisation, device_id, kind) for kind in _WRITES),
-        reads=tuple(wire.topic(organisation, device_id, kind) for kind in _READS),
+        writes=tuple(wire.topic(organisation, device_id, kind) for kind in wire.FROM_DEVICES),
+        reads=tuple(wire.topic(organisation, device_id, kind) for kind in wire.TO_DEVICES),
     )  # fmt: skip
 
 
@@ -64,8 +62,8 @@ def gateway_login(name: str) -> Login:
     _check_name(name)
     return Login(
         name=name,
-        writes=tuple(f"{_EVERY}/{kind}" for kind in _READS),
-        reads=tuple(f"{_EVERY}/{kind}" for kind in _WRITES),
+        writes=tuple(f"{_EVERY}/{kind}" for kind in wire.TO_DEVICES),
+        reads=tuple(f"{_EVERY}/{kind}" for kind in wire.FROM_DEVICES),
     )
 
 

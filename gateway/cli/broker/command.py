@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import click
 
 from adapters.mqtt.access import Login, device_login, gateway_login, monitor_login
+from adapters.mqtt.asyncapi import document
 from config.certificates import common_name
 from config.loading import load_settings
 from config.settings import MqttSettings
@@ -96,6 +98,33 @@ def acl(
     else:
         write(folder, change, passwords=not certificates)
     _summary(folder, change, wanted, dry_run=dry_run)
+
+
+@broker.command(
+    epilog="""\b
+Examples:
+  flexway broker asyncapi
+  flexway broker asyncapi --out docs/asyncapi.json
+"""
+)
+@click.option(
+    "--out", "file", type=click.Path(dir_okay=False, path_type=Path),
+    help="Write it here instead of to the terminal.",
+)  # fmt: skip
+def asyncapi(file: Path | None) -> None:
+    """Describe what devices and the gateway say to each other, as AsyncAPI 3.0.
+
+    For makers of devices: every topic, message, field and limit, with examples.
+    """
+    text = json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from error
+    click.echo(f"{file} was written")
 
 
 def _logins(mqtt: MqttSettings, monitors: Sequence[str]) -> list[Login]:
