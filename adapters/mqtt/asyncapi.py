@@ -147,7 +147,7 @@ def _message(kind: str) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    forms = [*wire.TYPES.values(), wire.WireReading]
+    forms: list[type[msgspec.Struct]] = [*wire.TYPES.values(), wire.WireReading]
     _, made = msgspec.json.schema_components(forms, ref_template="#/components/schemas/{name}")
     texts = _field_texts()
     for form in forms:

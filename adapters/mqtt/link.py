@@ -15,6 +15,8 @@ import msgspec
 import structlog
 from gmqtt.mqtt.handler import MQTTError
 
+from adapters.mqtt.overheard import fault_of, listen
+from adapters.mqtt.reasons import refused, words
 from adapters.mqtt.window import Unacknowledged
 
 _CONNECT_TIMEOUT_S: Final = 10.0
@@ -23,8 +25,6 @@ _GUESS_TIMEOUT_S: Final = 3.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 _BACKOFF_BASE_S: Final = 0.25
 _BACKOFF_CAP_S: Final = 30.0
-_MOST_WAITING: Final = 50_000
-"""Messages that wait for the broker's window; more is refused."""
 _LONGEST_EXPIRY_S: Final = 2**32 - 1
 _MQTT_5: Final = 5
 _MQTT_311: Final = 4
@@ -34,6 +34,12 @@ _log = structlog.get_logger(__name__)
 
 OnMessage = Callable[[str, bytes, bool], Awaitable[None]]
 """Topic, payload, and whether the broker may have delivered it before."""
+Noted = Callable[[str, str], None]
+"""A packet of the broker and its reason in words."""
+
+
+def unnoted(_packet: str, _reason: str) -> None:
+    """Nobody counts."""
 
 
 class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +61,8 @@ class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
     """Unacknowledged messages the broker may have in flight to us."""
     maximum_packet: int = 1_048_576
     """Bytes of one message that the broker may send us; it drops longer ones (MQTT 5)."""
+    most_waiting: int = 50_000
+    """Messages that wait for the broker's window; more is refused."""
 
 
 class LinkError(Exception):
@@ -68,11 +76,21 @@ class MqttLink:
     the session is lost is forgotten.
     """
 
-    def __init__(self, broker: MqttBroker, topics: Sequence[str], on_message: OnMessage) -> None:
-        """`on_message` returns when a message may be acknowledged to the broker."""
+    def __init__(
+        self, broker: MqttBroker, topics: Sequence[str], on_message: OnMessage,
+        noted: Noted = unnoted,
+    ) -> None:  # fmt: skip
+        """`on_message` returns when a message may be acknowledged to the broker.
+
+        `noted` hears of every reason code that the broker gives.
+        """
         self._broker = broker
         self._topics = topics
         self._on_message = on_message
+        self._noted = noted
+        self._fault = ""
+        self._said = ""
+        """What the broker said of this connection when it refused or ended it."""
         self._version = broker.version or _MQTT_5
         self._settled = broker.version != 0
         self._failures = 0
@@ -86,14 +104,21 @@ class MqttLink:
         """Whether the session is up."""
         return self._session is not None
 
+    @property
+    def fault(self) -> str:
+        """Why there is no session, in words; "" while there is one."""
+        return "" if self.connected else self._fault
+
     async def run(self, on_up: Callable[[], None]) -> None:
         """Hold the session until cancelled; `on_up` is called at every (re)connection."""
         while True:
             try:
                 await self._hold(on_up)
             except (OSError, TimeoutError, MQTTError, LinkError) as error:
+                self._fault = self._said or fault_of(error)
                 _log.warning(
-                    "mqtt_unavailable", error=str(error) or type(error).__name__,
+                    "mqtt_unavailable", reason=self._fault,
+                    error=str(error) or type(error).__name__,
                     broker=f"{self._broker.host}:{self._broker.port}",
                 )  # fmt: skip
                 self._try_other_version(error)
@@ -112,18 +137,22 @@ class MqttLink:
         *,
         expiry_s: float | None = None,
         correlation: str = "",
+        answer_to: str = "",
     ) -> bool:
         """Hand a QoS 1 message to the session, never retained; False when nothing will be sent.
 
-        `expiry_s` and `correlation` are MQTT 5 properties, left out on 3.1.1.
+        `expiry_s`, `correlation` and `answer_to` (the response topic) are MQTT 5 properties,
+        left out on 3.1.1.
         """
-        if self._session is None or len(self._waiting) >= _MOST_WAITING:
+        if self._session is None or len(self._waiting) >= self._broker.most_waiting:
             return False
         properties: dict[str, Any] = {}
         if expiry_s is not None:
             properties["message_expiry_interval"] = min(_LONGEST_EXPIRY_S, max(1, round(expiry_s)))
         if correlation:
             properties["correlation_data"] = correlation.encode()
+        if answer_to:
+            properties["response_topic"] = answer_to
         self._waiting.append(gmqtt.Message(topic, payload, qos=1, **properties))
         self._flush()
         return True
@@ -145,12 +174,14 @@ class MqttLink:
             async with asyncio.timeout(patience):
                 await _unless(lost, self._connect(client, granted))
             self._failures = 0
+            self._fault = ""
             self._settled = True
             self._session = client
             _log.info("mqtt_connected", version=self._version)
             on_up()
             await lost.wait()
-            _log.warning("mqtt_session_lost")
+            self._fault = self._said or "the connection was lost"
+            _log.warning("mqtt_session_lost", reason=self._fault)
         finally:
             self._session = None
             self._waiting.clear()
@@ -171,6 +202,8 @@ class MqttLink:
         # reconnects while failures <= retries, so only a negative number (not -1, its
         # "unlimited") keeps it from doing so.
         client.set_config({"reconnect_retries": -2})
+        heard = self._hears()
+        listen(client, heard)
         if self._broker.username:
             client.set_auth_credentials(self._broker.username, self._broker.password)
 
@@ -195,6 +228,8 @@ class MqttLink:
         def on_subscribe(
             _client: object, _mid: int, levels: Sequence[int], _properties: object
         ) -> None:
+            for level in levels:
+                heard("SUBACK", level)
             if not granted.done():
                 granted.set_result(levels)
 
@@ -202,6 +237,24 @@ class MqttLink:
         client.on_disconnect = on_disconnect
         client.on_subscribe = on_subscribe
         return client
+
+    def _hears(self) -> Callable[[str, int], None]:
+        """Counts the codes of one connection; what says no is logged once, not per message."""
+        said: set[tuple[str, int]] = set()
+        self._said = ""
+
+        def heard(packet: str, code: int) -> None:
+            reason = words(packet, code)
+            self._noted(packet, reason)
+            if packet == "DISCONNECT":
+                self._said = f"the broker ended the session: {reason}"
+            elif packet == "CONNACK" and code:
+                self._said = f"the broker refused the connection: {reason}"
+            if (refused(code) or packet == "DISCONNECT") and (packet, code) not in said:
+                said.add((packet, code))
+                _log.warning("mqtt_refused", packet=packet, code=code, reason=reason)
+
+        return heard
 
     async def _connect(self, client: gmqtt.Client, granted: asyncio.Future[Sequence[int]]) -> None:
         broker = self._broker
@@ -212,7 +265,8 @@ class MqttLink:
         client.subscribe([gmqtt.Subscription(topic, qos=1) for topic in self._topics])
         levels = await granted
         if any(level != 1 for level in levels):
-            raise LinkError(f"the broker grants {list(levels)} for {list(self._topics)}, not QoS 1")
+            given = ", ".join(words("SUBACK", level) for level in levels)
+            raise LinkError(f"the broker does not grant QoS 1 for {list(self._topics)}: {given}")
 
     def _try_other_version(self, error: Exception) -> None:
         """A broker that speaks 3.1.1 only refuses, hangs up or waits when greeted in MQTT 5."""
@@ -237,7 +291,9 @@ async def _unless(lost: asyncio.Event, work: Awaitable[None]) -> None:
 
     async def watch() -> None:
         await lost.wait()
-        raise LinkError("the broker ended the connection")
+        raise LinkError(
+            "the broker ended the connection; over TLS it may want a client certificate, or another"
+        )
 
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -42,6 +42,14 @@ class _Linked(Protocol):
     def link_up(self) -> bool: ...
 
 
+@runtime_checkable
+class _Explained(Protocol):
+    """An adapter that knows why its link is down."""
+
+    @property
+    def link_fault(self) -> str: ...
+
+
 def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
     """Adapters of every protocol that the settings bind devices to, over the network."""
     settings = basis.settings
@@ -55,6 +63,7 @@ def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
         adapters["mqtt"] = MqttAdapter(
             mqtt_broker(settings), mqtt_devices(settings), clock=basis.clock,
             time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
+            noted=basis.metrics.mqtt_reason,
         )  # fmt: skip
     if settings.openadr.vens:
         from gateway.bootstrap import openadr  # noqa: PLC0415 - a slow library, where it is used
@@ -97,6 +106,9 @@ def mqtt_broker(settings: Settings) -> MqttBroker:
     return MqttBroker(
         host=mqtt.host, port=mqtt.port, client_id=mqtt.client_id, username=mqtt.username,
         password=password, tls=tls, version=5 if mqtt.protocol == "5" else 4,
+        keepalive_s=mqtt.keepalive_s, session_expiry_s=mqtt.session_expiry_s,
+        receive_maximum=mqtt.receive_maximum, maximum_packet=mqtt.maximum_packet_bytes,
+        most_waiting=mqtt.queue,
     )  # fmt: skip
 
 
@@ -142,6 +154,18 @@ def check_time(settings: Settings, profiles: Mapping[str, DeviceProfile]) -> Non
 def links(adapters: Mapping[str, DeviceAdapter]) -> dict[str, Callable[[], bool]]:
     """Whether each protocol's link is up: the broker's session, the VTN, any Modbus unit."""
     return {protocol: partial(_link_up, adapter) for protocol, adapter in adapters.items()}
+
+
+def faults(adapters: Mapping[str, DeviceAdapter]) -> dict[str, Callable[[], str]]:
+    """Of each protocol that says so why its link is down, in words."""
+    return {
+        protocol: partial(_fault, adapter)
+        for protocol, adapter in adapters.items() if isinstance(adapter, _Explained)
+    }  # fmt: skip
+
+
+def _fault(adapter: _Explained) -> str:
+    return adapter.link_fault
 
 
 def _link_up(adapter: DeviceAdapter) -> bool:
