@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import gmqtt
@@ -13,7 +13,6 @@ from adapters.mqtt.reasons import UNKNOWN, words
 
 _CODE_AT: Final = {"CONNACK": 1, "PUBACK": 2, "DISCONNECT": 0}
 """Where the code stands after the fixed header; left out, it is 0."""
-_LAST_WORDS: Final = {0x20: "CONNACK", 0xE0: "DISCONNECT"}
 
 Heard = Callable[[str, int], None]
 """Packet and code."""
@@ -28,11 +27,11 @@ def listen(client: gmqtt.Client, heard: Heard) -> None:
     handler = client._package_handler  # noqa: SLF001 - see above
     for packet in _CODE_AT:
         name = f"_handle_{packet.lower()}_packet"
-        setattr(handler, name, _overhear(client, packet, getattr(handler, name), heard))
+        setattr(handler, name, _overhear(packet, getattr(handler, name), heard))
 
 
 def _overhear(
-    client: gmqtt.Client, packet: str, handle: Callable[[Any, bytes], None], heard: Heard
+    packet: str, handle: Callable[[Any, bytes], None], heard: Heard
 ) -> Callable[[Any, bytes], None]:
     place = _CODE_AT[packet]
 
@@ -40,33 +39,10 @@ def _overhear(
         if len(data) > place:
             heard(packet, data[place])
         elif packet == "PUBACK":
-            heard(packet, 0)
-        elif packet == "DISCONNECT":  # what the library makes of a lost connection
-            for name, code in _unread(client):
-                heard(name, code)
+            heard(packet, 0)  # an empty DISCONNECT is what the library makes of a lost link
         handle(command, data)
 
     return overheard
-
-
-def _unread(client: gmqtt.Client) -> Iterator[tuple[str, int]]:
-    """Last words that the library left unread when the connection was lost.
-
-    A broker says why and hangs up at once: often both arrive together.
-    """
-    protocol = getattr(client._connection, "_protocol", None)  # noqa: SLF001 - there is no other way
-    data = bytes(getattr(getattr(protocol, "_hard_reader", None), "_buffer", b""))
-    while data:
-        length, start = 0, 1
-        while start < len(data):
-            length |= (data[start] & 0x7F) << 7 * (start - 1)
-            start += 1
-            if not data[start - 1] & 0x80:
-                break
-        packet, body, data = data[0], data[start : start + length], data[start + length :]
-        name = _LAST_WORDS.get(packet)
-        if name is not None and len(body) > _CODE_AT[name]:
-            yield name, body[_CODE_AT[name]]
 
 
 def fault_of(error: Exception) -> str:
