@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import NameOID
 
 from config.findings import Finding, Location, Severity
 
@@ -45,6 +46,16 @@ def pair_findings(
 def authority_findings(location: Location, path: Path, now: datetime) -> Iterator[Finding]:
     """What is wrong with a file of CA certificates that can be read."""
     yield from _certificate(location, path, now)
+
+
+def common_name(path: Path) -> str:
+    """The CN of a file's first certificate, which brokers take as a login; "" without one.
+
+    Raises: OSError, ValueError when the file cannot be read or holds no certificate.
+    """
+    subject = x509.load_pem_x509_certificates(path.read_bytes())[0].subject
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
 
 
 def _certificate(

@@ -17,6 +17,8 @@ from config.settings import Settings
 _OTHERS: Final = 0o077
 """Mode bits that let somebody else than the owner at a secret."""
 _SQLITE: Final = "sqlite:///"
+_SERVER: Final = ("tls_certificate", "tls_key")
+_CLIENT: Final = ("client_certificate", "client_key")
 
 
 def file_findings(settings: Settings, now: datetime) -> list[Finding]:
@@ -37,22 +39,25 @@ def database_file(settings: Settings) -> Path | None:
 
 def _tls(settings: Settings, now: datetime) -> Iterator[Finding]:
     api, openadr, mqtt = settings.api, settings.openadr, settings.mqtt
-    yield from _pair("api", api.tls_certificate, api.tls_key, now)
+    yield from _pair("api", _SERVER, (api.tls_certificate, api.tls_key), now)
     if openadr.vens:
-        yield from _pair("openadr", openadr.tls_certificate, openadr.tls_key, now)
+        yield from _pair("openadr", _SERVER, (openadr.tls_certificate, openadr.tls_key), now)
         yield from _authority(("openadr", "ca_certificate"), openadr.ca_certificate, now)
     if mqtt.devices and mqtt.tls:
         yield from _authority(("mqtt", "ca_certificate"), mqtt.ca_certificate, now)
+        yield from _pair("mqtt", _CLIENT, (mqtt.client_certificate, mqtt.client_key), now)
 
 
 def _pair(
-    section: str, certificate: Path | None, key: Path | None, now: datetime
+    section: str, keys: tuple[str, str], paths: tuple[Path | None, Path | None], now: datetime
 ) -> Iterator[Finding]:
+    """A certificate and its key; `keys` are their names in the section."""
+    certificate, key = paths
     if certificate is None or key is None:
         return
     places: list[tuple[Location, Path]] = [
-        ((section, "tls_certificate"), certificate),
-        ((section, "tls_key"), key),
+        ((section, keys[0]), certificate),
+        ((section, keys[1]), key),
     ]
     unreadable = [finding for place in places for finding in _readable(*place)]
     yield from unreadable

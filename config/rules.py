@@ -214,19 +214,38 @@ def _mqtt(settings: Settings) -> Iterator[Finding]:
                     message=f"{name!r} cannot stand in a topic",
                     remedy="no slash, +, # or space, and not empty",
                 )
-    if not mqtt.devices or settings.lab:
+    if not mqtt.devices:
+        return
+    yield from _client_certificate(settings)
+    if settings.lab:
         return
     if mqtt.username and mqtt.password_file is None:
         yield Finding(
             location=("mqtt", "username"), message="a username without password_file",
             remedy="put the password into a file of mode 0600 and name it",
         )  # fmt: skip
-    if not mqtt.username:
+    if not mqtt.username and mqtt.client_certificate is None:
         yield Finding(
             location=("mqtt",), message="the gateway logs in without a name",
-            remedy="give username and password_file: a broker that lets anybody in is no broker "
-            "for a site", severity=Severity.WARNING,
+            remedy="give username and password_file, or client_certificate and client_key: a "
+            "broker that lets anybody in is no broker for a site", severity=Severity.WARNING,
         )  # fmt: skip
+
+
+def _client_certificate(settings: Settings) -> Iterator[Finding]:
+    mqtt = settings.mqtt
+    if (mqtt.client_certificate is None) != (mqtt.client_key is None):
+        key = "client_key" if mqtt.client_certificate is None else "client_certificate"
+        yield Finding(
+            location=("mqtt", key), message="client_certificate and client_key go together",
+            remedy="give both or neither",
+        )  # fmt: skip
+    elif mqtt.client_certificate is not None and not mqtt.tls:
+        yield Finding(
+            location=("mqtt", "client_certificate"),
+            message="a certificate is shown over TLS only, and mqtt.tls is false",
+            remedy="take tls = false away, or both keys of the certificate",
+        )
 
 
 def _modbus(settings: Settings) -> Iterator[Finding]:

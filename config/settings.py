@@ -173,10 +173,22 @@ class MqttSettings(Section):
     username: str = ""
     password_file: Path | None = None
     ca_certificate: Path | None = None
+    client_certificate: Path | None = None
+    """Certificate that the gateway shows to a broker that asks for one; with `client_key`."""
+    client_key: Path | None = None
     tls: bool = True
     protocol: Literal["5", "3.1.1"] = "5"
     client_id: str = "flexway-gateway"
     ack_timeout_s: float = Field(default=5.0, gt=0)
+    keepalive_s: int = Field(default=30, ge=5, le=65_535)
+    session_expiry_s: int = Field(default=86_400, ge=0, le=4_294_967_295)
+    """Wall seconds that the broker keeps the gateway's session and queue while it is away."""
+    receive_maximum: int = Field(default=1_000, ge=1, le=65_535)
+    """Unacknowledged messages that the broker may have in flight to the gateway."""
+    maximum_packet_bytes: int = Field(default=1_048_576, ge=270_000, le=268_435_460)
+    """Bytes of one packet that the broker may send (MQTT 5); a device's longest is 262,144."""
+    queue: int = Field(default=50_000, ge=1)
+    """Messages that wait for the broker's window; more commands are unreachable."""
     devices: tuple[MqttDeviceSettings, ...] = ()
 
 

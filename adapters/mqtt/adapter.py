@@ -13,7 +13,7 @@ from adapters.mqtt import wire
 from adapters.mqtt.exchange import Answers, Expected, MqttDevice, Translator
 from adapters.mqtt.inbound import Inbound, topics_of
 from adapters.mqtt.intake import TelemetryIntake
-from adapters.mqtt.link import MqttBroker, MqttLink
+from adapters.mqtt.link import MqttBroker, MqttLink, Noted, unnoted
 from adapters.mqtt.packets import Publish
 from adapters.mqtt.presence import Presence
 from adapters.mqtt.session import Acknowledge
@@ -61,9 +61,11 @@ class MqttAdapter:
         clock: Clock,
         time_map: TimeMap,
         ack_timeout_s: float,
+        noted: Noted = unnoted,
     ) -> None:
         """`ack_timeout_s`: wall seconds that a device has to answer a command.
 
+        `noted` hears of every reason code that the broker gives: packet and words.
         Raises: ConfigError when a name cannot stand in a topic.
         """
         self._devices = {device.device_id: device for device in devices}
@@ -77,8 +79,10 @@ class MqttAdapter:
         self._ack_timeout_s = ack_timeout_s
         control = msgspec.structs.replace(broker, client_id=f"{broker.client_id}-control")
         answers = (f"{_PREFIX}/ack", f"{_PREFIX}/status")
-        self._control = MqttLink(control, answers, self._on_messages)
-        self._telemetry = MqttLink(broker, (f"{_PREFIX}/telemetry",), self._on_messages)
+        self._control = MqttLink(control, answers, self._on_messages, noted=noted)
+        self._telemetry = MqttLink(
+            broker, (f"{_PREFIX}/telemetry",), self._on_messages, noted=noted
+        )
         self._translate = Translator(clock, time_map, ack_timeout_s)
         self._presence = Presence(clock, self._devices.values())
         self._presence_known_at = 0.0
@@ -95,6 +99,11 @@ class MqttAdapter:
     def link_up(self) -> bool:
         """Whether both sessions with the broker are up now."""
         return self._control.connected and self._telemetry.connected
+
+    @property
+    def link_fault(self) -> str:
+        """Why a session with the broker is down, in words; "" while both are up."""
+        return self._control.fault or self._telemetry.fault
 
     def profiles(self) -> Sequence[DeviceProfile]:
         """Every device of this adapter."""
@@ -204,8 +213,8 @@ class MqttAdapter:
 
     def _publish(self, device_id: str, command: wire.Command) -> bool:
         return self._control.publish(
-            self._out[device_id]["command"], wire.encode(command),
-            expiry_s=command.ttl_s, correlation=command.id,
+            self._out[device_id]["command"], wire.encode(command), expiry_s=command.ttl_s,
+            correlation=command.id, answer_to=self._out[device_id]["ack"],
         )  # fmt: skip
 
     async def _gather(

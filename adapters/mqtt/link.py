@@ -11,9 +11,13 @@ from typing import Final
 import structlog
 
 from adapters.mqtt import packets
-from adapters.mqtt.session import LinkError, MqttBroker, OnMessages, Session
+from adapters.mqtt.reasons import UNKNOWN
+from adapters.mqtt.session import LinkError, MqttBroker, Noted, OnMessages, Session, unnoted
 
-__all__ = ["LinkError", "MqttBroker", "MqttLink", "OnMessages"]
+__all__ = ["LinkError", "MqttBroker", "MqttLink", "Noted", "OnMessages", "Will", "unnoted"]
+
+Will = Callable[[], packets.Will]
+"""What tells others that we are gone; made anew for each session."""
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _GUESS_TIMEOUT_S: Final = 3.0
@@ -34,8 +38,20 @@ class MqttLink:
     session is lost is forgotten.
     """
 
-    def __init__(self, broker: MqttBroker, topics: Sequence[str], on_messages: OnMessages) -> None:
-        """`on_messages` takes what came together and what to call once it is dealt with."""
+    def __init__(
+        self, broker: MqttBroker, topics: Sequence[str], on_messages: OnMessages, *,
+        noted: Noted = unnoted, will: Will | None = None, clean: bool = False,
+    ) -> None:  # fmt: skip
+        """`on_messages` takes what came together and what to call once it is dealt with.
+
+        `noted` hears of every reason code that the broker gives. A Will is left with the
+        broker, and sent by ourselves where a session ends in order. `clean`: the broker keeps
+        nothing for us between two sessions.
+        """
+        self._noted = noted
+        self._will = will
+        self._clean = clean
+        self._fault = ""
         self._broker = broker
         self._topics = topics
         self._on_messages = on_messages
@@ -49,14 +65,21 @@ class MqttLink:
         """Whether the session is up."""
         return self._session is not None
 
+    @property
+    def fault(self) -> str:
+        """Why there is no session, in words; "" while there is one."""
+        return "" if self.connected else self._fault
+
     async def run(self, on_up: Callable[[], None]) -> None:
         """Hold the session until cancelled; `on_up` is called at every (re)connection."""
         while True:
             try:
                 await self._hold(on_up)
             except (OSError, TimeoutError, LinkError) as error:
+                self._fault = _fault_of(error)
                 _log.warning(
-                    "mqtt_unavailable", error=str(error) or type(error).__name__,
+                    "mqtt_unavailable", reason=self._fault,
+                    error=str(error) or type(error).__name__,
                     broker=f"{self._broker.host}:{self._broker.port}",
                 )  # fmt: skip
                 self._try_other_version(error)
@@ -69,10 +92,13 @@ class MqttLink:
         *,
         expiry_s: float | None = None,
         correlation: str = "",
+        answer_to: bytes = b"",
+        retain: bool = False,
     ) -> bool:
-        """Hand a QoS 1 message to the session, never retained; False when nothing will be sent.
+        """Hand a QoS 1 message to the session; False when nothing will be sent.
 
-        `expiry_s` and `correlation` are MQTT 5 properties, left out on 3.1.1.
+        `expiry_s`, `correlation` and `answer_to` (the response topic) are MQTT 5 properties,
+        left out on 3.1.1.
         """
         if self._session is None:
             return False
@@ -82,7 +108,9 @@ class MqttLink:
             properties[packets.MESSAGE_EXPIRY] = seconds
         if correlation:
             properties[packets.CORRELATION] = correlation.encode()
-        return self._session.publish(topic, payload, properties)
+        if answer_to:
+            properties[packets.RESPONSE_TOPIC] = answer_to
+        return self._session.publish(topic, payload, properties, retain=retain)
 
     def tell(self, topic: bytes, payload: bytes) -> None:
         """Send a QoS 0 message that the next of its kind makes good, if there is a session."""
@@ -97,12 +125,14 @@ class MqttLink:
                 session = await self._connect()
                 await session.granted
             self._failures = 0
+            self._fault = ""
             self._settled = True
             self._session = session
             _log.info("mqtt_connected", version=self._version)
             on_up()
             await self._until_lost(session)
-            _log.warning("mqtt_session_lost", why=session.lost.result())
+            self._fault = session.lost.result()
+            _log.warning("mqtt_session_lost", reason=self._fault)
         finally:
             self._session = None
             if session is not None:
@@ -111,10 +141,16 @@ class MqttLink:
     async def _connect(self) -> Session:
         broker = self._broker
         context: ssl.SSLContext | None = broker.tls
-        _, session = await asyncio.get_running_loop().create_connection(
-            lambda: Session(broker, self._version, self._topics, self._on_messages),
-            broker.host, broker.port, ssl=context,
-        )  # fmt: skip
+
+        def opened() -> Session:
+            return Session(
+                broker, self._version, self._topics, self._on_messages,
+                will=None if self._will is None else self._will(), clean=self._clean,
+                noted=self._noted,
+            )  # fmt: skip
+
+        loop = asyncio.get_running_loop()
+        _, session = await loop.create_connection(opened, broker.host, broker.port, ssl=context)
         return session
 
     async def _until_lost(self, session: Session) -> None:
@@ -140,6 +176,20 @@ class MqttLink:
         self._failures += 1
         highest = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(self._failures, 16))
         return random.uniform(0.0, highest)  # noqa: S311 - spreads a fleet, guards nothing
+
+
+def _fault_of(error: Exception) -> str:
+    """Why there is no session, in words that name no address and no secret."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or UNKNOWN
+        return f"no TLS with the broker: {reason.lower().replace('_', ' ')}"
+    if isinstance(error, TimeoutError):
+        return "the broker does not answer in time"
+    if isinstance(error, OSError):
+        return "the broker cannot be reached"
+    return str(error) or type(error).__name__
 
 
 async def _close(session: Session) -> None:

@@ -35,6 +35,7 @@ _VARIABLE: Final = 0x0B
 _USER: Final = 0x26
 MESSAGE_EXPIRY: Final = 0x02
 CORRELATION: Final = 0x09
+RESPONSE_TOPIC: Final = 0x08
 SESSION_EXPIRY: Final = 0x11
 SERVER_KEEP_ALIVE: Final = 0x13
 RECEIVE_MAXIMUM: Final = 0x21
@@ -45,6 +46,13 @@ Properties = dict[int, int | bytes]
 
 class PacketError(FlexwayError):
     """Bytes that no broker may send: the connection is of no use any more."""
+
+
+class Will(NamedTuple):
+    """What the broker says, retained, when we are gone without a goodbye (section 3.1.2.5)."""
+
+    topic: bytes
+    payload: bytes
 
 
 class Publish(NamedTuple):
@@ -179,16 +187,20 @@ class Reader:
 
 def connect(
     client_id: str, *, version: int, keepalive_s: int, username: str = "", password: str = "",
-    clean: bool = False, properties: Mapping[int, int] | None = None,
+    clean: bool = False, will: Will | None = None, properties: Mapping[int, int] | None = None,
 ) -> bytes:  # fmt: skip
-    """CONNECT without a Will (section 3.1); `properties` are left out before MQTT 5."""
+    """CONNECT (section 3.1); a Will is retained, at QoS 1. No `properties` before MQTT 5."""
     flags = 0x02 if clean else 0
+    flags |= 0x2C if will else 0
     flags |= 0x80 if username else 0
     flags |= 0x40 if password else 0
     body = [_text(b"MQTT"), struct.pack(">BBH", version, flags, keepalive_s)]
     if version == V5:
         body.append(_encoded(properties or {}))
     body.append(_text(client_id.encode()))
+    if will:
+        body.append(b"\0" if version == V5 else b"")
+        body.extend((_text(will.topic), _text(will.payload)))
     body.extend(_text(each.encode()) for each in (username, password) if each)
     return _framed(0x10, b"".join(body))
 
@@ -201,11 +213,11 @@ def subscribe(mid: int, topics: Sequence[str], *, version: int) -> bytes:
 
 
 def publish(
-    topic: bytes, payload: bytes, *, mid: int, version: int,
+    topic: bytes, payload: bytes, *, mid: int, version: int, retain: bool = False,
     properties: Mapping[int, int | bytes] | None = None,
 ) -> bytes:  # fmt: skip
-    """PUBLISH, never retained (section 3.3); at QoS 0 when `mid` is 0."""
-    head = 0x32 if mid else 0x30
+    """PUBLISH (section 3.3); at QoS 0 when `mid` is 0."""
+    head = (0x32 if mid else 0x30) | retain
     number = struct.pack(">H", mid) if mid else b""
     extra = b""
     if version == V5:

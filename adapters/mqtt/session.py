@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from adapters.mqtt import packets
+from adapters.mqtt.reasons import refused, words
 
 
 class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,17 +38,26 @@ class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
     """Unacknowledged messages the broker may have in flight to us."""
     maximum_packet: int = 1_048_576
     """Bytes of one message that the broker may send us; it drops longer ones (MQTT 5)."""
+    most_waiting: int = 50_000
+    """Messages that wait for the broker's window; more is refused."""
 
 
 Acknowledge = Callable[[Sequence[int]], None]
 """Tells the broker that messages are dealt with; heard by nobody once the connection is lost."""
 OnMessages = Callable[[Sequence[packets.Publish], Acknowledge], None]
 """Messages that came together, in order."""
+_ENDED: Final = (
+    "the broker ended the connection; over TLS it may want a client certificate, or another"
+)
 _MOST_IN_FLIGHT: Final = 65_535
 """Packet identifiers that there are."""
-_MOST_WAITING: Final = 50_000
-"""Messages that wait for the broker's window; more is refused."""
 _log = structlog.get_logger(__name__)
+Noted = Callable[[str, str], None]
+"""A packet of the broker and its reason in words."""
+
+
+def unnoted(_packet: str, _reason: str) -> None:
+    """Nobody counts."""
 
 
 class LinkError(Exception):
@@ -58,15 +68,21 @@ class _Outbound(NamedTuple):
     topic: bytes
     payload: bytes
     properties: Mapping[int, int | bytes] | None
+    retain: bool
 
 
 class Session(asyncio.Protocol):
     """The client's side of one connection; MQTT 5 or 3.1.1."""
 
     def __init__(
-        self, broker: MqttBroker, version: int, topics: Sequence[str], on_messages: OnMessages
-    ) -> None:
-        """Subscribes to `topics` at QoS 1 as soon as the broker has taken it in."""
+        self, broker: MqttBroker, version: int, topics: Sequence[str], on_messages: OnMessages, *,
+        will: packets.Will | None = None, clean: bool = False, noted: Noted = unnoted,
+    ) -> None:  # fmt: skip
+        """Subscribes to `topics` at QoS 1 as soon as the broker has taken it in.
+
+        `clean`: the broker keeps nothing for us between two sessions. `noted` hears of every
+        reason code that the broker gives.
+        """
         loop = asyncio.get_running_loop()
         self.granted: asyncio.Future[None] = loop.create_future()
         """Done when every subscription stands; LinkError when the broker refuses."""
@@ -79,6 +95,10 @@ class Session(asyncio.Protocol):
         self._version = version
         self._topics = topics
         self._on_messages = on_messages
+        self._will = will
+        self._clean = clean
+        self._noted = noted
+        self._refusals: set[tuple[str, int]] = set()
         self._reader = packets.Reader(version, broker.maximum_packet)
         self._loop = loop
         self._transport: asyncio.Transport | None = None
@@ -97,7 +117,8 @@ class Session(asyncio.Protocol):
         self._write(
             packets.connect(
                 broker.client_id, version=self._version, keepalive_s=broker.keepalive_s,
-                username=broker.username, password=broker.password,
+                username=broker.username, password=broker.password, will=self._will,
+                clean=self._clean,
                 properties={
                     packets.SESSION_EXPIRY: broker.session_expiry_s,
                     packets.RECEIVE_MAXIMUM: broker.receive_maximum,
@@ -126,7 +147,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits is told."""
         self._transport = None
-        why = self._why or (str(exc) if exc else "the broker ended the connection")
+        why = self._why or (str(exc) if exc else _ENDED)
         if not self.granted.done():
             self.granted.set_exception(LinkError(why))
         if not self.lost.done():
@@ -147,12 +168,13 @@ class Session(asyncio.Protocol):
             self._write(packets.puback([mid for mid in mids if mid]))
 
     def publish(
-        self, topic: bytes, payload: bytes, properties: Mapping[int, int | bytes] | None
-    ) -> bool:
+        self, topic: bytes, payload: bytes,
+        properties: Mapping[int, int | bytes] | None = None, *, retain: bool = False,
+    ) -> bool:  # fmt: skip
         """Send a message at QoS 1 when the broker's window lets it; False when nothing will be."""
-        if self._transport is None or len(self._waiting) >= _MOST_WAITING:
+        if self._transport is None or len(self._waiting) >= self._broker.most_waiting:
             return False
-        self._waiting.append(_Outbound(topic, payload, properties))
+        self._waiting.append(_Outbound(topic, payload, properties, retain))
         self._send_waiting()
         return True
 
@@ -166,8 +188,10 @@ class Session(asyncio.Protocol):
         self._write(packets.PING)
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Say goodbye; a Will is said by ourselves, because the broker then keeps it back."""
         if self._transport is not None:
+            if self._will is not None:
+                self.publish(*self._will, retain=True)
             self._write(packets.BYE)
             self._flush()
             self._transport.close()
@@ -180,26 +204,30 @@ class Session(asyncio.Protocol):
 
     def _control(self, packet: packets.Packet) -> None:
         match packet:
-            case packets.Acknowledged(mid=mid):
+            case packets.Acknowledged(mid=mid, code=code):
                 self._in_flight.discard(mid)
+                self._note("PUBACK", code)
             case packets.Connected():
                 self._connected(packet)
             case packets.Granted(codes=codes):
+                given = ", ".join(self._note("SUBACK", code) for code in codes)
                 if any(code != 1 for code in codes):
-                    asked = f"{list(codes)} for {list(self._topics)}"
-                    raise LinkError(f"the broker grants {asked}, not QoS 1")
+                    topics = list(self._topics)
+                    raise LinkError(f"the broker does not grant QoS 1 for {topics}: {given}")
                 if not self.granted.done():
                     self.granted.set_result(None)
             case packets.Disconnected(code=code, reason=reason):
-                self._why = f"the broker says goodbye: 0x{code:02x} {reason}".rstrip()
+                said = self._note("DISCONNECT", code)
+                self._why = f"the broker ended the session: {said} {reason}".rstrip()
             case packets.Pong() | packets.Publish():
                 pass  # that it came is all there is to a pong; messages go another way
 
     def _connected(self, packet: packets.Connected) -> None:
+        said = self._note("CONNACK", packet.code)
         if packet.code:
             reason = packet.properties.get(packets.REASON, b"")
             text = reason.decode(errors="replace") if isinstance(reason, bytes) else ""
-            raise LinkError(f"the broker refuses: 0x{packet.code:02x} {text}".rstrip())
+            raise LinkError(f"the broker refused the connection: {said} {text}".rstrip())
         window = packet.properties.get(packets.RECEIVE_MAXIMUM, _MOST_IN_FLIGHT)
         self._window = window if isinstance(window, int) else _MOST_IN_FLIGHT
         told = packet.properties.get(packets.SERVER_KEEP_ALIVE)
@@ -209,14 +237,29 @@ class Session(asyncio.Protocol):
     def _send_waiting(self) -> None:
         """Send what waits until the broker's window or the socket is full."""
         while self._waiting and not self._paused and len(self._in_flight) < self._window:
-            topic, payload, properties = self._waiting.popleft()
+            topic, payload, properties, retain = self._waiting.popleft()
             mid = self._new_id()
             self._in_flight.add(mid)
             self._write(
                 packets.publish(
-                    topic, payload, mid=mid, version=self._version, properties=properties
+                    topic,
+                    payload,
+                    mid=mid,
+                    version=self._version,
+                    retain=retain,
+                    properties=properties,
                 )
             )
+
+    def _note(self, packet: str, code: int) -> str:
+        """Count a code; what says no is logged once for each connection. The code in words."""
+        said = words(packet, code)
+        self._noted(packet, said)
+        no = refused(code) or packet == "DISCONNECT"
+        if no and (packet, code) not in self._refusals:
+            self._refusals.add((packet, code))
+            _log.warning("mqtt_refused", packet=packet, code=code, reason=said)
+        return said
 
     def _new_id(self) -> int:
         while True:

@@ -27,6 +27,8 @@ MAX_ID: Final = 128
 MAX_REASON: Final = 512
 """Characters of a reason."""
 Kind = Literal["telemetry", "command", "ack", "stored", "status"]
+FROM_DEVICES: Final[tuple[Kind, ...]] = ("telemetry", "ack", "status")
+TO_DEVICES: Final[tuple[Kind, ...]] = ("command", "stored")
 _LEVELS: Final = 6
 _JSON_FIRST: Final = b"{"
 _LEVEL: Final = re.compile(rf"[^/+#\x00]{{1,{MAX_ID}}}")
@@ -140,15 +142,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 Payload = Telemetry | Command | Acknowledgement | Stored | Status
-_TYPES: Final[dict[str, type[msgspec.Struct]]] = {
+TYPES: Final[dict[str, type[msgspec.Struct]]] = {
     "telemetry": Telemetry,
     "command": Command,
     "ack": Acknowledgement,
     "stored": Stored,
     "status": Status,
 }
-_MSGPACK: Final = {kind: msgspec.msgpack.Decoder(form) for kind, form in _TYPES.items()}
-_JSON: Final = {kind: msgspec.json.Decoder(form) for kind, form in _TYPES.items()}
+"""Of each kind of message what it holds."""
+_MSGPACK: Final = {kind: msgspec.msgpack.Decoder(form) for kind, form in TYPES.items()}
+_JSON: Final = {kind: msgspec.json.Decoder(form) for kind, form in TYPES.items()}
 
 
 def topic(organisation: str, device_id: str, kind: Kind) -> str:
@@ -172,7 +175,7 @@ def split_topic(name: str) -> tuple[str, str, str]:
     _, _, organisation, shard, device_id, kind = levels
     if shard != f"{shard_of(device_id):02x}":
         raise WireError(f"{name[:_MOST_EVIDENCE]!r} has the wrong shard", evidence)
-    if kind not in _TYPES:
+    if kind not in TYPES:
         raise WireError(f"{name[:_MOST_EVIDENCE]!r} has an unknown kind", evidence)
     return organisation, device_id, kind
 

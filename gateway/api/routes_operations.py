@@ -38,7 +38,7 @@ async def readyz(services: Using) -> Response:
         lambda c: c.scalar(select(func.count()).select_from(dead_letters))
     )
     stale = services.live.stale()
-    degraded = [f"{protocol} is not connected" for protocol in services.health.down]
+    degraded = [_down(services, protocol) for protocol in services.health.down]
     if stale:
         degraded.append(f"{len(stale)} of {len(services.profiles)} devices are stale")
     if letters:
@@ -49,6 +49,11 @@ async def readyz(services: Using) -> Response:
             "stale_devices": len(stale), "dead_letters": letters,
         }
     )  # fmt: skip
+
+
+def _down(services: Services, protocol: str) -> str:
+    fault = services.health.fault(protocol)
+    return f"{protocol} is not connected" + (f": {fault}" if fault else "")
 
 
 @router.get("/metrics")

@@ -11,7 +11,7 @@ from adapters.modbus.adapter import ModbusAdapter
 from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.link import MqttBroker
 from adapters.webhook.adapter import WebhookAdapter
-from config.settings import Settings
+from config.settings import MqttSettings, Settings
 from gateway.bindings import (
     check_unique,
     modbus_endpoints,
@@ -24,6 +24,7 @@ from gateway.bootstrap.webhooks import Hooks
 from gateway.store.setpoints import SetpointRow, SetpointState
 from gateway.surroundings import MakeAdapters
 from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.errors import ConfigError
 from marketplace_core.ports import DeviceAdapter
 from marketplace_core.simtime import check_speed
 
@@ -41,6 +42,14 @@ class _Linked(Protocol):
     def link_up(self) -> bool: ...
 
 
+@runtime_checkable
+class _Explained(Protocol):
+    """An adapter that knows why its link is down."""
+
+    @property
+    def link_fault(self) -> str: ...
+
+
 def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
     """Adapters of every protocol that the settings bind devices to, over the network."""
     settings = basis.settings
@@ -54,6 +63,7 @@ def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
         adapters["mqtt"] = MqttAdapter(
             mqtt_broker(settings), mqtt_devices(settings), clock=basis.clock,
             time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
+            noted=basis.metrics.mqtt_reason,
         )  # fmt: skip
     if settings.openadr.vens:
         from gateway.bootstrap import openadr  # noqa: PLC0415 - a slow library, where it is used
@@ -84,18 +94,36 @@ def field_adapters(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAd
 
 
 def mqtt_broker(settings: Settings) -> MqttBroker:
-    """The broker as the MQTT adapter takes it; reads the password and the CA's certificate."""
+    """The broker as the MQTT adapter takes it; reads the password and the certificates.
+
+    Raises: ConfigError when a file cannot be used.
+    """
     mqtt = settings.mqtt
     password = ""
     if mqtt.password_file is not None:
         password = mqtt.password_file.read_text(encoding="utf-8").strip()
-    tls = None
-    if mqtt.tls:
-        tls = ssl.create_default_context(cafile=mqtt.ca_certificate)
+    tls = _tls(mqtt) if mqtt.tls else None
     return MqttBroker(
         host=mqtt.host, port=mqtt.port, client_id=mqtt.client_id, username=mqtt.username,
         password=password, tls=tls, version=5 if mqtt.protocol == "5" else 4,
+        keepalive_s=mqtt.keepalive_s, session_expiry_s=mqtt.session_expiry_s,
+        receive_maximum=mqtt.receive_maximum, maximum_packet=mqtt.maximum_packet_bytes,
+        most_waiting=mqtt.queue,
     )  # fmt: skip
+
+
+def _tls(mqtt: MqttSettings) -> ssl.SSLContext:
+    """Verifies the broker, and shows it the gateway's certificate where there is one."""
+    try:
+        context = ssl.create_default_context(cafile=mqtt.ca_certificate)
+        if mqtt.client_certificate is not None:
+            context.load_cert_chain(mqtt.client_certificate, mqtt.client_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"mqtt: ca_certificate, client_certificate or client_key cannot be used: {error};"
+            " `flexway check` says which"
+        ) from error
+    return context
 
 
 def restore_adapters(adapters: Mapping[str, DeviceAdapter], rows: Sequence[SetpointRow]) -> None:
@@ -126,6 +154,18 @@ def check_time(settings: Settings, profiles: Mapping[str, DeviceProfile]) -> Non
 def links(adapters: Mapping[str, DeviceAdapter]) -> dict[str, Callable[[], bool]]:
     """Whether each protocol's link is up: the broker's session, the VTN, any Modbus unit."""
     return {protocol: partial(_link_up, adapter) for protocol, adapter in adapters.items()}
+
+
+def faults(adapters: Mapping[str, DeviceAdapter]) -> dict[str, Callable[[], str]]:
+    """Of each protocol that says so why its link is down, in words."""
+    return {
+        protocol: partial(_fault, adapter)
+        for protocol, adapter in adapters.items() if isinstance(adapter, _Explained)
+    }  # fmt: skip
+
+
+def _fault(adapter: _Explained) -> str:
+    return adapter.link_fault
 
 
 def _link_up(adapter: DeviceAdapter) -> bool:

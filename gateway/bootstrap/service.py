@@ -13,6 +13,7 @@ from gateway.api.services import Services
 from gateway.app import Application
 from gateway.bootstrap.adapters import (
     check_time,
+    faults,
     field_adapters,
     links,
     make_adapters,
@@ -86,7 +87,7 @@ def build(
     conductor = _conductor(basis, adapters, profiles, around.idle_s)
     key = load_or_create_key(settings.store.signing_key)
     roots = RootLog(settings.store.roots, key)
-    health = Health({"api", *adapters}, links(adapters))
+    health = Health({"api", *adapters}, links(adapters), faults(adapters))
     gauges = make_gauges(
         basis, live=live, adapters=adapters, health=health, conductor=conductor, roots=roots
     )

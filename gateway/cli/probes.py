@@ -123,12 +123,13 @@ async def _broker(settings: Settings, name: str, timeout_s: float) -> Probe:
         async with client:
             granted = await client.subscribe("flexway/v1/+/+/+/status", qos=1)
     except (aiomqtt.MqttError, OSError) as error:
-        return Probe(name, False, str(error), "check address, ca_certificate, username, password")
+        remedy = "check address, ca_certificate, and username with password or client_certificate"
+        return Probe(name, False, str(error) or type(error).__name__, remedy)
     for code in granted:
         if (code if isinstance(code, int) else code.value) >= _REFUSED:
             return Probe(
                 name, False, f"logged in, but may not subscribe: {code}",
-                "let the gateway read flexway/v1/# in the broker's ACL",
+                "give the broker the access rules that `flexway broker acl` writes",
             )  # fmt: skip
     return Probe(name, True, "logged in, may subscribe")
 

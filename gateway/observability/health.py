@@ -10,14 +10,19 @@ class Health:
     """Collects what keeps the service from being ready, and what degrades it."""
 
     def __init__(
-        self, waiting_for: set[str], links: Mapping[str, Callable[[], bool]] | None = None
+        self,
+        waiting_for: set[str],
+        links: Mapping[str, Callable[[], bool]] | None = None,
+        faults: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
         """`waiting_for` names the parts that have to report before the service is ready.
 
-        `links` says of each protocol whether its link is up now.
+        `links` says of each protocol whether its link is up now, `faults` of those that
+        know it why not, in words ("" for nothing).
         """
         self._waiting = set(waiting_for)
         self._links = links or {}
+        self._faults = faults or {}
         self._all_ready = asyncio.Event()
         self._look()
 
@@ -48,3 +53,8 @@ class Health:
     def down(self) -> list[str]:
         """Protocols whose link is not up now; they are retried."""
         return sorted(protocol for protocol, up in self._links.items() if not up())
+
+    def fault(self, protocol: str) -> str:
+        """Why a link is down, as far as its adapter knows; "" otherwise."""
+        says = self._faults.get(protocol)
+        return "" if says is None else says()

@@ -23,6 +23,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from adapters.mqtt.reasons import REASONS, UNKNOWN
 from marketplace_core.verification.flags import FlagKind
 
 PROTOCOLS: Final = ("modbus", "mqtt", "openadr", "webhook")
@@ -110,6 +111,9 @@ class Metrics:
         self.root_failures = self._counter(
             "journal_root_failures", "Signed roots that could not be written"
         )
+        self.mqtt_reasons = self._counter(
+            "mqtt_reason_codes", "Reason codes that the MQTT broker gave", "packet", "reason"
+        )
         self.lateness = self._histogram(
             "setpoint_lateness_seconds",
             "Wall seconds from a setpoint being due to its being handed to its adapter",
@@ -184,16 +188,26 @@ class Metrics:
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(f"flexway_{name}", text, buckets=_LATENCY, registry=self.registry)
 
+    def mqtt_reason(self, packet: str, reason: str) -> None:
+        """Count a reason code of the MQTT broker."""
+        self.mqtt_reasons.labels(packet=packet, reason=reason).inc()
+
     def show_server(self, server: str, *, away: bool) -> None:
         """Count a failure of a server that is done without, or note that it is back."""
         self.server_away.labels(server=server).set(away)
         if away:
             self.server_failures.labels(server=server).inc()
 
+    def _prefill_mqtt(self) -> None:
+        for packet, reasons in REASONS.items():
+            for reason in {*reasons.values(), UNKNOWN}:
+                self.mqtt_reasons.labels(packet=packet, reason=reason)
+
     def _prefill(self) -> None:
         for server in SERVERS:
             self.show_server(server, away=False)
             self.server_failures.labels(server=server)
+        self._prefill_mqtt()
         for name, labels in _PREFILLED.items():
             for label, values in labels.items():
                 for value in values:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import aiomqtt
 import httpx
@@ -41,13 +42,21 @@ def run_secrets(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+class Doors(NamedTuple):
+    """Ports of the broker."""
+
+    gateway: int
+    devices: int
+
+
 @contextmanager
-def shipped_broker(folder: Path, secrets: Path) -> Iterator[int]:
-    """Mosquitto with the configuration and ACL of deploy/, on a free port."""
-    port = free_port()
+def shipped_broker(folder: Path, secrets: Path) -> Iterator[Doors]:
+    """Mosquitto with the configuration and ACL of deploy/, on free ports."""
+    doors = Doors(free_port(), free_port())
     (folder / "mosquitto").mkdir()
     text = (DEPLOY / "mosquitto/mosquitto.conf").read_text()
-    text = text.replace("listener 8883", f"listener {port} 127.0.0.1")
+    for was, port in zip(("8884", "8883"), doors, strict=True):
+        text = text.replace(f"listener {was}\n", f"listener {port} 127.0.0.1\n")
     text = text.replace("/run/secrets", str(secrets))
     text = text.replace("/mosquitto/config/acl", str(DEPLOY / "mosquitto/acl"))
     text = text.replace("/mosquitto/data/", f"{folder / 'mosquitto'}/")
@@ -58,8 +67,9 @@ def shipped_broker(folder: Path, secrets: Path) -> Iterator[int]:
     with (folder / "mosquitto.log").open("wb") as log:
         process = subprocess.Popen([binary, "-c", str(path)], stdout=log, stderr=log)
     try:
-        wait_for_port(port)
-        yield port
+        for port in doors:
+            wait_for_port(port)
+        yield doors
     finally:
         process.terminate()
         process.wait(10)
@@ -119,10 +129,10 @@ def test_the_shipped_parts_work_together_over_tls(
 ) -> None:
     password = run_secrets(secrets, "device", "charger-1").splitlines()[1].split()[1]
     settings = settings_of(tmp_path, secrets)
-    with shipped_broker(tmp_path, secrets) as port:
+    with shipped_broker(tmp_path, secrets) as doors:
         for name, value in {
             "STORE__DATABASE": f"sqlite:///{tmp_path}/market.db", "API__PORT": "0",
-            "API__HOST": "127.0.0.1", "MQTT__HOST": "127.0.0.1", "MQTT__PORT": str(port),
+            "API__HOST": "127.0.0.1", "MQTT__HOST": "127.0.0.1", "MQTT__PORT": str(doors.gateway),
         }.items():  # fmt: skip
             monkeypatch.setenv(f"FLEXWAY_{name}", value)
         ready = tmp_path / "gateway.ready.json"
@@ -134,7 +144,7 @@ def test_the_shipped_parts_work_together_over_tls(
             context = ssl.create_default_context(cafile=secrets / "ca.pem")
             with closing(httpx.Client(base_url=url, verify=context)) as client:
                 wait_for(lambda: client.get("/readyz").is_success, seconds=20, what="readiness")
-                asyncio.run(speak(port, secrets, password))
+                asyncio.run(speak(doors.devices, secrets, password))
                 shown = client.get("/metrics").text
         finally:
             assert gateway.stop() == 0
@@ -148,7 +158,7 @@ def test_nobody_enters_without_a_password(tmp_path: Path, secrets: Path) -> None
         async with device_client(port, secrets, name, password):
             pass
 
-    with shipped_broker(tmp_path, secrets) as port:
+    with shipped_broker(tmp_path, secrets) as (_, port):
         for name, password in (("flexway-gateway", "wrong"), ("charger-1", ""), ("", "")):
             with pytest.raises(aiomqtt.MqttError):
                 asyncio.run(enter(port, name, password))
@@ -159,7 +169,7 @@ def test_plain_text_is_not_answered(tmp_path: Path, secrets: Path) -> None:
         async with aiomqtt.Client("127.0.0.1", port, timeout=2):
             pass
 
-    with shipped_broker(tmp_path, secrets) as port, pytest.raises(aiomqtt.MqttError):
+    with shipped_broker(tmp_path, secrets) as (_, port), pytest.raises(aiomqtt.MqttError):
         asyncio.run(enter(port))
 
 

@@ -78,7 +78,8 @@ def test_what_is_away_at_the_start_is_shown_and_used_once_it_is_there(tmp_path: 
         )  # fmt: skip
         assert ready["status"] == "degraded"
         assert ready["degraded"] == [
-            "modbus is not connected", "mqtt is not connected", "2 of 2 devices are stale",
+            "modbus is not connected", "mqtt is not connected: the broker cannot be reached",
+            "2 of 2 devices are stale",
         ]  # fmt: skip
         assert series(url, "flexway_ready") == {"": 1.0}
         assert series(url, "flexway_adapter_up") == {

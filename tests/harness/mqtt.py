@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import getpass
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -15,7 +16,7 @@ from typing import Self
 
 from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.adapter import MqttDevice as Binding
-from adapters.mqtt.link import MqttBroker
+from adapters.mqtt.link import MqttBroker, Noted, unnoted
 from firmware_sim.servers.mqtt import MqttDevice
 from gateway.children import Child
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
@@ -76,6 +77,11 @@ class Mosquitto:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+
+    def reload(self) -> None:
+        """Let it read its access files again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def __enter__(self) -> Self:
         self.start()
@@ -176,12 +182,12 @@ def reading(sequence: int) -> list[object]:
 
 
 def gateway(port: int, names: Sequence[str], *, version: int = 5, answer_s: float = 5.0,
-            **session: object) -> MqttAdapter:  # fmt: skip
+            noted: Noted = unnoted, **session: object) -> MqttAdapter:  # fmt: skip
     fields = {"host": HOST, "port": port, "client_id": "gateway", "version": version, **session}
     return MqttAdapter(
         MqttBroker(**fields),
         [Binding(device_id=name, organisation=ORG, profile=profile(name)) for name in names],
-        clock=WallClock(), time_map=IdentityTime(), ack_timeout_s=answer_s,
+        clock=WallClock(), time_map=IdentityTime(), ack_timeout_s=answer_s, noted=noted,
     )  # fmt: skip
 
 

@@ -1,0 +1,168 @@
+"""Who may say and hear what at the broker: the rights, and the forms brokers take. No I/O.
+
+A login is a user name. A device's is its id, so that a broker that makes the user name the
+client id (`use_username_as_clientid`) leaves no device to take another's session over.
+What no line grants is denied: Mosquitto's manual, mosquitto.conf(5), `acl_file`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+
+from adapters.mqtt import wire
+from marketplace_core.errors import ConfigError
+
+ACL_HEADER: Final = "# Written by `flexway broker acl`: changes made by hand are lost.\n"
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@=~-]{0,127}")
+"""What stands in a topic, a password file, a file name and a client id alike."""
+_LEVEL: Final = re.compile(r"[^\s/+#%\x00-\x1f\x7f]{1,128}")
+_EVERY: Final = f"flexway/v{wire.VERSION}/+/+/+"
+_AT_ONCE: Final = 100
+"""Logins in one message of commands."""
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """One user name and all that it may do."""
+
+    name: str
+    writes: tuple[str, ...] = ()
+    """Topics that it may publish to."""
+    reads: tuple[str, ...] = ()
+    """Topic filters that it may subscribe to and be sent."""
+    client_id: str = ""
+    """The only client id that it may have; empty = any (the gateway has two sessions)."""
+
+
+def device_login(organisation: str, device_id: str) -> Login:
+    """A device's own topics and nothing else.
+
+    Raises: ConfigError when a name cannot be a login or stand in a topic.
+    """
+    _check_name(device_id)
+    if _LEVEL.fullmatch(organisation) is None:
+        raise ConfigError(
+            f"organisation {organisation!r} of {device_id} cannot stand in an access rule: no"
+            " space, /, +, # or %, 1 to 128 characters"
+        )
+    return Login(
+        name=device_id, client_id=device_id,
+        writes=tuple(wire.topic(organisation, device_id, kind) for kind in wire.FROM_DEVICES),
+        reads=tuple(wire.topic(organisation, device_id, kind) for kind in wire.TO_DEVICES),
+    )  # fmt: skip
+
+
+def gateway_login(name: str) -> Login:
+    """The other end of every device's topics; ConfigError as for a device."""
+    _check_name(name)
+    return Login(
+        name=name,
+        writes=tuple(f"{_EVERY}/{kind}" for kind in wire.TO_DEVICES),
+        reads=tuple(f"{_EVERY}/{kind}" for kind in wire.FROM_DEVICES),
+    )
+
+
+def monitor_login(name: str) -> Login:
+    """Reads the broker's own figures, `$SYS/#`, and nothing of any device."""
+    _check_name(name)
+    return Login(name=name, reads=("$SYS/#",))
+
+
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(
+            f"{name!r} cannot be a login at the broker: give letters, digits and _ . - @ = ~,"
+            " 1 to 128, the first one a letter, a digit or _"
+        )
+
+
+def acl_text(logins: Iterable[Login]) -> str:
+    """Mosquitto's ACL file: one block per login, no pattern and no wildcard for a device."""
+    return ACL_HEADER + "".join(chain.from_iterable(_block(login) for login in logins))
+
+
+def _block(login: Login) -> Iterator[str]:
+    yield f"\nuser {login.name}\n"
+    for topic in login.writes:
+        yield f"topic write {topic}\n"
+    for topic in login.reads:
+        yield f"topic read {topic}\n"
+
+
+def blocks_of(text: str) -> dict[str, str]:
+    """Of each login in an ACL file of ours its block."""
+    parts = text.split("\nuser ")[1:]
+    return {part.partition("\n")[0]: part.strip() for part in parts}
+
+
+def security_commands(
+    logins: Sequence[Login], passwords: dict[str, str], *, gone: Iterable[str], renewed: set[str]
+) -> Iterator[str]:
+    """Requests to Mosquitto's dynamic security, one JSON document each, in their order.
+
+    `passwords`: of each login the plain password where it is known; the others are left as
+    they are at the broker. What exists already is refused by the plugin and stays, so the
+    requests may be sent again. `gone` are taken away first; `renewed` get their password anew.
+    """
+    first = [_defaults(), *chain.from_iterable(_removal(name) for name in gone)]
+    yield _request(first)
+    for start in range(0, len(logins), _AT_ONCE):
+        yield _request(_grants(logins[start : start + _AT_ONCE], passwords, renewed))
+
+
+def _request(commands: list[dict[str, Any]]) -> str:
+    return json.dumps({"commands": commands}, separators=(",", ":"))
+
+
+def _defaults() -> dict[str, Any]:
+    denied = ("publishClientSend", "publishClientReceive", "subscribe")
+    return {
+        "command": "setDefaultACLAccess",
+        "acls": [
+            *({"acltype": kind, "allow": False} for kind in denied),
+            {"acltype": "unsubscribe", "allow": True},
+        ],
+    }
+
+
+def _removal(name: str) -> Iterator[dict[str, Any]]:
+    yield {"command": "deleteClient", "username": name}
+    yield {"command": "deleteRole", "rolename": _role(name)}
+
+
+def _grants(
+    logins: Iterable[Login], passwords: dict[str, str], renewed: set[str]
+) -> list[dict[str, Any]]:
+    commands: list[dict[str, Any]] = []
+    for login in logins:
+        commands.append(
+            {"command": "createRole", "rolename": _role(login.name), "acls": list(_rules(login))}
+        )
+        password = passwords.get(login.name)
+        if password is None:
+            continue
+        client = {"username": login.name, "password": password}
+        if login.name in renewed:
+            commands.append({"command": "setClientPassword", **client})
+        only = {"clientid": login.client_id} if login.client_id else {}
+        roles = [{"rolename": _role(login.name)}]
+        commands.append({"command": "createClient", **client, **only, "roles": roles})
+    return commands
+
+
+def _rules(login: Login) -> Iterator[dict[str, Any]]:
+    for topic in login.writes:
+        yield {"acltype": "publishClientSend", "topic": topic, "allow": True}
+    for topic in login.reads:
+        # "Literal" compares the filter itself: what a device asks for is what is granted.
+        yield {"acltype": "subscribeLiteral", "topic": topic, "allow": True}
+        yield {"acltype": "publishClientReceive", "topic": topic, "allow": True}
+
+
+def _role(name: str) -> str:
+    return f"flexway-{name}"
