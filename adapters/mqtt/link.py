@@ -76,7 +76,7 @@ class MqttLink:
             try:
                 await self._hold(on_up)
             except (OSError, TimeoutError, LinkError) as error:
-                self._fault = _fault_of(error)
+                self._fault = fault_of(error)
                 _log.warning(
                     "mqtt_unavailable", reason=self._fault,
                     error=str(error) or type(error).__name__,
@@ -178,7 +178,7 @@ class MqttLink:
         return random.uniform(0.0, highest)  # noqa: S311 - spreads a fleet, guards nothing
 
 
-def _fault_of(error: Exception) -> str:
+def fault_of(error: Exception) -> str:
     """Why there is no session, in words that name no address and no secret."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not trusted: {error.verify_message}"

@@ -216,18 +216,17 @@ class Session(asyncio.Protocol):
                     raise LinkError(f"the broker does not grant QoS 1 for {topics}: {given}")
                 if not self.granted.done():
                     self.granted.set_result(None)
-            case packets.Disconnected(code=code, reason=reason):
-                said = self._note("DISCONNECT", code)
-                self._why = f"the broker ended the session: {said} {reason}".rstrip()
+            case packets.Disconnected(code=code, reason=text):
+                self._why = f"the broker ended the session: {self._note('DISCONNECT', code, text)}"
             case packets.Pong() | packets.Publish():
                 pass  # that it came is all there is to a pong; messages go another way
 
     def _connected(self, packet: packets.Connected) -> None:
-        said = self._note("CONNACK", packet.code)
+        text = packet.properties.get(packets.REASON, b"")
+        reason = text.decode(errors="replace") if isinstance(text, bytes) else ""
+        said = self._note("CONNACK", packet.code, reason)
         if packet.code:
-            reason = packet.properties.get(packets.REASON, b"")
-            text = reason.decode(errors="replace") if isinstance(reason, bytes) else ""
-            raise LinkError(f"the broker refused the connection: {said} {text}".rstrip())
+            raise LinkError(f"the broker refused the connection: {said}")
         window = packet.properties.get(packets.RECEIVE_MAXIMUM, _MOST_IN_FLIGHT)
         self._window = window if isinstance(window, int) else _MOST_IN_FLIGHT
         told = packet.properties.get(packets.SERVER_KEEP_ALIVE)
@@ -251,14 +250,14 @@ class Session(asyncio.Protocol):
                 )
             )
 
-    def _note(self, packet: str, code: int) -> str:
+    def _note(self, packet: str, code: int, text: str = "") -> str:
         """Count a code; what says no is logged once for each connection. The code in words."""
         said = words(packet, code)
         self._noted(packet, said)
         no = refused(code) or packet == "DISCONNECT"
         if no and (packet, code) not in self._refusals:
             self._refusals.add((packet, code))
-            _log.warning("mqtt_refused", packet=packet, code=code, reason=said)
+            _log.warning("mqtt_refused", packet=packet, code=code, reason=said, text=text)
         return said
 
     def _new_id(self) -> int:

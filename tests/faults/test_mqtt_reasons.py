@@ -17,8 +17,7 @@ from structlog.testing import capture_logs
 
 from adapters.mqtt import wire
 from adapters.mqtt.adapter import MqttAdapter
-from adapters.mqtt.link import MqttBroker, MqttLink
-from adapters.mqtt.overheard import fault_of
+from adapters.mqtt.link import MqttBroker, MqttLink, fault_of
 from adapters.mqtt.reasons import REASONS, words
 from config.loading import load_settings
 from gateway.bootstrap.adapters import mqtt_broker
@@ -234,7 +233,7 @@ async def test_what_waits_for_the_brokers_window_is_limited(version: int) -> Non
         await greeted(reader, writer, version, connack="03210004" if version == 5 else "")
         await reader.read()
 
-    async def nothing(_topic: str, _payload: bytes, _again: bool) -> None:  # noqa: FBT001
+    def nothing(_messages: object, _acknowledge: object) -> None:
         """No message comes."""
 
     async with scripted(broker) as port:
@@ -245,7 +244,7 @@ async def test_what_waits_for_the_brokers_window_is_limited(version: int) -> Non
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(link.run(up.set))
             await asyncio.wait_for(up.wait(), 10)
-            sent = [link.publish("flexway/v1/b", b"x") for _ in range(100)]
+            sent = [link.publish(b"flexway/v1/b", b"x") for _ in range(100)]
             task.cancel()
     assert sent[:10] == [True] * 10
     if version == 5:
