@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from adapters.mqtt.access import ACL_HEADER, Login, acl_text, blocks_of, security_commands
+from adapters.mqtt.access import (
+    ACL_HEADER,
+    Login,
+    Told,
+    acl_text,
+    blocks_of,
+    security_commands,
+)
 from gateway.cli.broker.passwords import (
     entries_of,
     hashed,
@@ -93,23 +100,23 @@ def compare(folder: Path, wanted: Wanted) -> Change:
     renewed = [n for n in names if n in entries and kept.get(n) not in {None, entries[n]}]
     gone = sorted(was - set(names))
     moved = [name for name in names if name in old and old[name] != new[name]]
+    told = Told(
+        passwords=known, gone=gone, moved=frozenset(moved), renewed=frozenset([*renewed, *fresh])
+    )
     return Change(
         acl=acl, acl_before=before, entries=kept,
         added=tuple(name for name in names if name not in was),
         removed=tuple(gone), renewed=tuple(renewed), hand_out=fresh,
         withdrawn=tuple(_withdrawn(folder, set(names))),
-        commands=_requests(wanted, known, [*gone, *moved], set(renewed)),
+        commands=_requests(wanted, told),
         untold=sum(name not in known for name in names) if wanted.passwords else 0,
     )  # fmt: skip
 
 
-def _requests(
-    wanted: Wanted, known: dict[str, str], gone: Sequence[str], renewed: set[str]
-) -> str | None:
+def _requests(wanted: Wanted, told: Told) -> str | None:
     if not wanted.dynamic_security:
         return None
-    requests = security_commands(wanted.logins, known, gone=gone, renewed=renewed)
-    return "".join(f"{request}\n" for request in requests)
+    return "".join(f"{request}\n" for request in security_commands(wanted.logins, told))
 
 
 def _entry(entry: str | None, password: str | None) -> str:
