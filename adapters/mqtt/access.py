@@ -100,19 +100,29 @@ def blocks_of(text: str) -> dict[str, str]:
     return {part.partition("\n")[0]: part.strip() for part in parts}
 
 
-def security_commands(
-    logins: Sequence[Login], passwords: dict[str, str], *, gone: Iterable[str], renewed: set[str]
-) -> Iterator[str]:
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What dynamic security has to be told beside the logins themselves."""
+
+    passwords: dict[str, str]
+    """Of each login the plain password where it is known; others are left as they are."""
+    gone: Sequence[str] = ()
+    """Logins that are taken away."""
+    moved: frozenset[str] = frozenset()
+    """Logins whose topics are others than before; their passwords stay."""
+    renewed: frozenset[str] = frozenset()
+    """Logins that get their password anew."""
+
+
+def security_commands(logins: Sequence[Login], told: Told) -> Iterator[str]:
     """Requests to Mosquitto's dynamic security, one JSON document each, in their order.
 
-    `passwords`: of each login the plain password where it is known; the others are left as
-    they are at the broker. What exists already is refused by the plugin and stays, so the
-    requests may be sent again. `gone` are taken away first; `renewed` get their password anew.
+    What exists already is refused by the plugin and stays, so they may be sent again.
     """
-    first = [_defaults(), *chain.from_iterable(_removal(name) for name in gone)]
+    first = [_defaults(), *chain.from_iterable(_removal(name) for name in told.gone)]
     yield _request(first)
     for start in range(0, len(logins), _AT_ONCE):
-        yield _request(_grants(logins[start : start + _AT_ONCE], passwords, renewed))
+        group = logins[start : start + _AT_ONCE]
+        yield _request([one for login in group for one in _grants(login, told)])
 
 
 def _request(commands: list[dict[str, Any]]) -> str:
@@ -135,24 +145,19 @@ def _removal(name: str) -> Iterator[dict[str, Any]]:
     yield {"command": "deleteRole", "rolename": _role(name)}
 
 
-def _grants(
-    logins: Iterable[Login], passwords: dict[str, str], renewed: set[str]
-) -> list[dict[str, Any]]:
-    commands: list[dict[str, Any]] = []
-    for login in logins:
-        commands.append(
-            {"command": "createRole", "rolename": _role(login.name), "acls": list(_rules(login))}
-        )
-        password = passwords.get(login.name)
-        if password is None:
-            continue
-        client = {"username": login.name, "password": password}
-        if login.name in renewed:
-            commands.append({"command": "setClientPassword", **client})
-        only = {"clientid": login.client_id} if login.client_id else {}
-        roles = [{"rolename": _role(login.name)}]
-        commands.append({"command": "createClient", **client, **only, "roles": roles})
-    return commands
+def _grants(login: Login, told: Told) -> Iterator[dict[str, Any]]:
+    name, role = login.name, {"rolename": _role(login.name)}
+    rights = {**role, "acls": list(_rules(login))}
+    yield {"command": "createRole", **rights}
+    if name in told.moved:
+        yield {"command": "modifyRole", **rights}
+    if (password := told.passwords.get(name)) is None:
+        return
+    client = {"username": name, "password": password}
+    if name in told.renewed:
+        yield {"command": "setClientPassword", **client}
+    only = {"clientid": login.client_id} if login.client_id else {}
+    yield {"command": "createClient", **client, **only, "roles": [role]}
 
 
 def _rules(login: Login) -> Iterator[dict[str, Any]]:

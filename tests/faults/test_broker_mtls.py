@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,7 +133,9 @@ async def test_the_gateway_enters_with_its_certificate(site: Site) -> None:
 
 @pytest.mark.parametrize("which", UNWANTED)
 async def test_the_gateway_does_not_enter_with_another(site: Site, which: str) -> None:
-    assert not await up(site.adapter(unwanted(site, which, GATEWAY)))
+    adapter = site.adapter(unwanted(site, which, GATEWAY))
+    assert not await up(adapter)
+    assert re.search("certificate|no TLS", adapter.link_fault)
 
 
 @pytest.mark.parametrize("which", UNWANTED)

@@ -65,11 +65,12 @@ class Guarded:
 
     def client(self, name: str, *, identifier: str = "", **options: Any) -> aiomqtt.Client:
         """A foreign client with the login of `name`."""
+        if "password" not in options:
+            options["password"] = password_of(self.out, name)
         return aiomqtt.Client(
             HOST, self.gateway_port if name == GATEWAY else self.device_port, username=name,
-            identifier=identifier or name, timeout=5,
-            **{"password": password_of(self.out, name), "clean_start": True,
-               "protocol": aiomqtt.ProtocolVersion.V5, **options},
+            identifier=identifier or name, timeout=5, clean_start=True,
+            protocol=aiomqtt.ProtocolVersion.V5, **options,
         )  # fmt: skip
 
 

@@ -208,6 +208,11 @@ def _summary(folder: Path, change: Change, wanted: Wanted, *, dry_run: bool) -> 
             f"{len(change.hand_out)} new passwords in {folder / HANDOUT}: take them to where they"
             " belong, then delete them"
         )
+    if (folder / ACL).stat().st_uid == 0:
+        click.echo(
+            f"they belong to root: give {folder} to the broker's user first, such as"
+            f" `chown mosquitto {folder}`, then run this again"
+        )
     if wanted.dynamic_security:
         click.echo(f"{COMMANDS} holds passwords: delete it once the broker took it")
         if change.untold:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from adapters.mqtt.access import ACL_HEADER, Login, acl_text, blocks_of, security_commands
+from adapters.mqtt.access import (
+    ACL_HEADER,
+    Login,
+    Told,
+    acl_text,
+    blocks_of,
+    security_commands,
+)
 from gateway.cli.broker.passwords import (
     entries_of,
     hashed,
@@ -25,6 +33,7 @@ PASSWORDS: Final = "passwords"
 COMMANDS: Final = "dynamic-security.jsonl"
 HANDOUT: Final = "handout"
 _SUFFIX: Final = ".password"
+_MODE: Final = 0o600
 
 
 @dataclass(frozen=True)
@@ -93,23 +102,23 @@ def compare(folder: Path, wanted: Wanted) -> Change:
     renewed = [n for n in names if n in entries and kept.get(n) not in {None, entries[n]}]
     gone = sorted(was - set(names))
     moved = [name for name in names if name in old and old[name] != new[name]]
+    told = Told(
+        passwords=known, gone=gone, moved=frozenset(moved), renewed=frozenset([*renewed, *fresh])
+    )
     return Change(
         acl=acl, acl_before=before, entries=kept,
         added=tuple(name for name in names if name not in was),
         removed=tuple(gone), renewed=tuple(renewed), hand_out=fresh,
         withdrawn=tuple(_withdrawn(folder, set(names))),
-        commands=_requests(wanted, known, [*gone, *moved], set(renewed)),
+        commands=_requests(wanted, told),
         untold=sum(name not in known for name in names) if wanted.passwords else 0,
     )  # fmt: skip
 
 
-def _requests(
-    wanted: Wanted, known: dict[str, str], gone: Sequence[str], renewed: set[str]
-) -> str | None:
+def _requests(wanted: Wanted, told: Told) -> str | None:
     if not wanted.dynamic_security:
         return None
-    requests = security_commands(wanted.logins, known, gone=gone, renewed=renewed)
-    return "".join(f"{request}\n" for request in requests)
+    return "".join(f"{request}\n" for request in security_commands(wanted.logins, told))
 
 
 def _entry(entry: str | None, password: str | None) -> str:
@@ -127,9 +136,8 @@ def write(folder: Path, change: Change, *, passwords: bool) -> None:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, password in change.hand_out.items():
-            (folder / HANDOUT).mkdir(mode=0o700, exist_ok=True)
-            _replace(folder / HANDOUT / f"{name}{_SUFFIX}", f"{password}\n", like=None)
+        if change.hand_out:
+            _hand_out(folder / HANDOUT, change.hand_out)
         if passwords:
             _replace(folder / PASSWORDS, password_text(change.entries), like=folder)
         if change.commands is not None:
@@ -144,23 +152,39 @@ def write(folder: Path, change: Change, *, passwords: bool) -> None:
         ) from error
 
 
-def _replace(path: Path, text: str, *, like: Path | None) -> None:
+def _hand_out(folder: Path, passwords: Mapping[str, str]) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, password in passwords.items():
+        _replace(folder / f"{name}{_SUFFIX}", f"{password}\n", like=None, sync=False)
+    os.sync()  # once: a fleet has tens of thousands of them
+
+
+def _replace(path: Path, text: str, *, like: Path | None, sync: bool = True) -> None:
     """Put a file in place of another; root gives it to the owner of `like`, the broker's user."""
-    if path.is_file() and path.stat().st_mode & 0o777 == 0o600 and _read(path) == text:  # noqa: PLR2004 - a mode
+    owner = like.stat() if like is not None and os.geteuid() == 0 else None
+    if _is_as_wanted(path, text, owner):
         return
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
-            if like is not None and os.geteuid() == 0:
-                owner = like.stat()
+            if sync:
+                os.fsync(file.fileno())
+            if owner is not None:
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _is_as_wanted(path: Path, text: str, owner: os.stat_result | None) -> bool:
+    if not path.is_file():
+        return False
+    found = path.stat()
+    own = owner is None or (found.st_uid, found.st_gid) == (owner.st_uid, owner.st_gid)
+    return own and stat.S_IMODE(found.st_mode) == _MODE and _read(path) == text
 
 
 def _read(path: Path) -> str:

@@ -3,7 +3,7 @@
 A line is `name:$7$iterations$salt$hash`, PBKDF2 with HMAC-SHA-512, salt and hash in base64.
 Mosquitto 2.0 takes a salt of exactly 12 bytes and a hash of 64, and makes 101 iterations by
 itself (its src/password_mosq.h, apps/mosquitto_passwd/mosquitto_passwd.c and the decoding of
-the file in src/security_default.c); 2.1 reads the same lines.
+the file in src/security_default.c).
 """
 
 from __future__ import annotations
