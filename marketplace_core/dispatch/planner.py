@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -13,51 +13,102 @@ from marketplace_core.dispatch.bounds import (
     PLANNING,
     DeviceState,
     PlanningRule,
-    allocate_tiers,
-    headroom,
     unusable,
-    within_deadline,
+)
+from marketplace_core.dispatch.columns import (
+    BoolArray,
+    Columns,
+    Division,
+    columns_of,
+    divide_columns,
+    powers_of,
 )
 from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order, Shortfall
 from marketplace_core.dispatch.others import NONE, Others
+from marketplace_core.dispatch.sharing import BY_ROOM, Sharing
+from marketplace_core.dispatch.stretches import FloatArray
 from marketplace_core.events import OrderInfeasible, OrderPlanned
-from marketplace_core.units import Direction, Kw
+from marketplace_core.units import Kw
 
 __all__ = ["DeviceState", "plan", "replan"]
 
 
-class _Usable(NamedTuple):
-    device: DeviceState
-    room_kw: Kw
+class _Fleet(NamedTuple):
+    """Devices of one contract beside their columns."""
+
+    devices: Sequence[DeviceState]
+    ids: Sequence[str]
+    columns: Columns
+
+    def of(self, rows: Sequence[int]) -> _Fleet:
+        """Some of them only."""
+        if len(rows) == len(self.ids):
+            return self
+        devices, ids = self.devices, self.ids
+        return _Fleet(
+            [devices[row] for row in rows], [ids[row] for row in rows],
+            self.columns.of(np.array(rows, np.int64)),
+        )  # fmt: skip
 
 
 class _Plan:
     """What one walk over the calls has decided so far."""
 
-    def __init__(self, order: Order, rule: PlanningRule, others: Others) -> None:
+    def __init__(
+        self,
+        order: Order,
+        rule: PlanningRule,
+        others: Others,
+        sharing: Sharing,
+        before: Mapping[str, Allocation],
+    ) -> None:
         self.order = order
         self.rule = rule
         self.others = others
+        self.sharing = sharing
+        self.before = before
+        own = {name: each.reference_kw for name, each in before.items()}
+        self.references: Mapping[str, Kw] = {**own, **others.references}
         self.allocations: list[Allocation] = []
         self.excluded: list[Exclusion] = []
         self.missing = 0.0
-        self.taken: dict[str, str] = {}
+        self._taken: dict[str, str] = {}
+        self._known = 0
 
-    def serve(self, call: Call, devices: Sequence[DeviceState], target_kw: float) -> None:
+    def fleet(self, devices: Sequence[DeviceState]) -> _Fleet:
+        """The devices of one call, by what they would do by themselves."""
+        ids = [each.profile.device_id for each in devices]
+        return _Fleet(devices, ids, columns_of(devices, self.order.interval, self.references))
+
+    def serve(self, call: Call, fleet: _Fleet, target_kw: float) -> None:
         """Share a target over the usable devices of one call."""
-        usable = self._sort_out(devices)
-        room = np.array([each.room_kw for each in usable], np.float64)
-        shares = allocate_tiers(target_kw, room, [each.device.profile.tier for each in usable])
-        self.missing += max(0.0, target_kw - float(shares.sum()))
-        for each, share in zip(usable, shares.tolist(), strict=True):
-            if share < NEGLIGIBLE_KW and each.device.profile.tier > 0:
-                continue  # a last resort that is not needed is left alone
-            self.keep(_allocation(self.order, call, each.device, share))
+        fleet, taken = self._set_apart(fleet)
+        division = self._divide(fleet, target_kw)
+        self.missing += division.missing_kw
+        self.excluded += [
+            Exclusion(
+                device_id=fleet.ids[row],
+                reason=taken.get(row) or self._reason(fleet, row, division),
+            )
+            for row in np.flatnonzero(~division.able).tolist()
+        ]
+        rows = np.flatnonzero(
+            division.able & ((division.share_kw >= NEGLIGIBLE_KW) | ~self._spared(fleet))
+        )
+        shares = division.share_kw[rows]
+        self.keep(_allocations(self.order, call, fleet.of(rows.tolist()), shares))
 
-    def keep(self, allocation: Allocation) -> None:
-        """Take an allocation into the plan; its device serves no other call."""
-        self.taken[allocation.device_id] = allocation.contract_id
-        self.allocations.append(allocation)
+    def keep(self, allocations: Iterable[Allocation]) -> None:
+        """Take allocations into the plan; their devices serve no other call."""
+        self.allocations += allocations
+
+    @property
+    def taken(self) -> Mapping[str, str]:
+        """Which contract each device of the plan serves."""
+        new = self.allocations[self._known :]
+        self._taken.update((each.device_id, each.contract_id) for each in new)
+        self._known = len(self.allocations)
+        return self._taken
 
     def outcome(self) -> OrderPlanned | OrderInfeasible:
         """The fact that the walk ends in."""
@@ -76,28 +127,77 @@ class _Plan:
             excluded=tuple(self.excluded),
         )
 
-    def _sort_out(self, devices: Sequence[DeviceState]) -> list[_Usable]:
-        usable: dict[str, _Usable] = {}
-        for each in devices:
-            device = within_deadline(self.others.referred(each), self.order.interval)
-            device_id = device.profile.device_id
-            if device_id in usable:
-                continue  # listed twice: two assets of the contract name one device
-            reason = unusable(device)
-            if device_id in self.taken:
-                reason = f"it already serves contract {self.taken[device_id]}"
-            elif device_id in self.others.taken:
-                reason = "it already serves another order"  # whose is nobody's business
-            room = Kw(0.0)
-            if not reason:
-                hours = self.order.interval.hours
-                room = headroom(device, self.order.direction, hours, self.rule)
-                reason = _no_room(device, self.order.direction) if room < NEGLIGIBLE_KW else ""
-            if reason:
-                self.excluded.append(Exclusion(device_id=device_id, reason=reason))
-            else:
-                usable[device_id] = _Usable(device, room)
-        return list(usable.values())
+    def _divide(self, fleet: _Fleet, target_kw: float) -> Division:
+        order, sharing = self.order, self.sharing
+        return divide_columns(
+            target_kw,
+            fleet.columns,
+            order.direction,
+            order.interval.hours,
+            fairness=sharing.fairness,
+            weight=_named(fleet.ids, sharing.weights, 1.0),
+            rank=_named(fleet.ids, sharing.ranks, 0.0),
+            rule=self.rule,
+        )
+
+    def _spared(self, fleet: _Fleet) -> BoolArray:
+        """Which devices are left alone when nothing is asked of them.
+
+        Those are a last resort, what cannot run at any power, and what is not meant to serve
+        each time; but a device that the plan in force drives has to be told.
+        """
+        last_resort = fleet.columns.tier > 0
+        if self.sharing.all_serve and not fleet.columns.min_on_kw.any():
+            return last_resort
+        idle = np.array([name not in self.before for name in fleet.ids], np.bool_)
+        if self.sharing.all_serve:
+            idle &= fleet.columns.min_on_kw > 0
+        return last_resort | idle
+
+    def _set_apart(self, fleet: _Fleet) -> tuple[_Fleet, dict[int, str]]:
+        """The fleet with each device once, and why some are taken, by row."""
+        taken, elsewhere = self.taken, self.others.taken
+        if taken or elsewhere:
+            usable = fleet.columns.usable.copy()
+            usable[[id_ in taken or id_ in elsewhere for id_ in fleet.ids]] = False
+            fleet = fleet._replace(columns=fleet.columns._replace(usable=usable))
+        if len(set(fleet.ids)) < len(fleet.ids):
+            fleet = fleet.of(self._once(fleet))
+        reasons: dict[int, str] = {}
+        for row, device_id in enumerate(fleet.ids) if taken or elsewhere else ():
+            if device_id in taken:
+                reasons[row] = f"it already serves contract {taken[device_id]}"
+            elif device_id in elsewhere:
+                reasons[row] = "it already serves another order"  # whose is nobody's business
+        return fleet, reasons
+
+    def _once(self, fleet: _Fleet) -> list[int]:
+        """Rows without those listed twice: two assets of the contract name one device."""
+        able = self._divide(fleet, 0.0).able.tolist()
+        rows: list[int] = []
+        serving: set[str] = set()
+        for row, device_id in enumerate(fleet.ids):
+            if device_id not in serving:
+                rows.append(row)
+                if able[row]:
+                    serving.add(device_id)
+        return rows
+
+    def _reason(self, fleet: _Fleet, row: int, division: Division) -> str:
+        device, columns = fleet.devices[row], fleet.columns
+        if not columns.usable[row]:
+            return unusable(self._referred(device) if self.references else device)
+        direction, reference = self.order.direction, float(columns.reference_kw[row])
+        text = f"it has no room {direction.value} from {reference:.3f} kW"
+        if device.soc_kwh is not None:
+            text = f"{text} with {device.soc_kwh:.2f} kWh stored"
+        if division.room_kw[row] >= NEGLIGIBLE_KW:
+            text = f"{text}: below {device.profile.min_on_kw:.3f} kW it does not run"
+        return text
+
+    def _referred(self, device: DeviceState) -> DeviceState:
+        known = self.references.get(device.profile.device_id)
+        return device if known is None else msgspec.structs.replace(device, reference_kw=known)
 
 
 def plan(
@@ -107,6 +207,7 @@ def plan(
     rule: PlanningRule = PLANNING,
     *,
     others: Others = NONE,
+    sharing: Sharing = BY_ROOM,
 ) -> OrderPlanned | OrderInfeasible:
     """Allocate each call over the devices of its contract.
 
@@ -114,9 +215,9 @@ def plan(
     moved to another: it is stated as missing. A device serves one call only, and one of
     the orders that overlap, because its setpoint is absolute.
     """
-    walk = _Plan(order, rule, others)
+    walk = _Plan(order, rule, others, sharing, {})
     for call in calls:
-        walk.serve(call, fleet.get(call.contract_id, ()), call.kw)
+        walk.serve(call, walk.fleet(fleet.get(call.contract_id, ())), call.kw)
     return walk.outcome()
 
 
@@ -129,6 +230,7 @@ def replan(
     short: Sequence[Shortfall],
     rule: PlanningRule = PLANNING,
     others: Others = NONE,
+    sharing: Sharing = BY_ROOM,
 ) -> OrderPlanned | OrderInfeasible:
     """Plan again while the order runs; `order.interval` is what is left of it.
 
@@ -137,49 +239,42 @@ def replan(
     and counts for what it really delivers; a device that cannot be used any more keeps its
     setpoint too and counts for nothing; the rest is shared anew over the others.
     """
-    walk = _Plan(order, rule, others)
     before = {each.device_id: each for each in previous}
+    walk = _Plan(order, rule, others, sharing, before)
     delivered = {each.device_id: each.delivered_kw for each in short}
     for call in calls:
-        devices = [_referred(each, before) for each in fleet.get(call.contract_id, ())]
-        fixed = [
-            each.profile.device_id for each in devices
-            if each.profile.device_id in before
-            and (each.profile.device_id in delivered or unusable(each))
-        ]  # fmt: skip
-        counted = 0.0
-        for device_id in dict.fromkeys(fixed):
-            walk.keep(before[device_id])
-            counted += delivered.get(device_id, 0.0)
-        free = [each for each in devices if each.profile.device_id not in set(fixed)]
+        bound = walk.fleet(fleet.get(call.contract_id, ()))
+        fixed = {
+            name: before[name]
+            for name, usable in zip(bound.ids, bound.columns.usable.tolist(), strict=True)
+            if name in before and (name in delivered or not usable)
+        }
+        walk.keep(fixed.values())
+        counted = sum(delivered.get(name, 0.0) for name in fixed)
+        free = bound.of([row for row, name in enumerate(bound.ids) if name not in fixed])
         walk.serve(call, free, max(0.0, call.kw - counted))
     return walk.outcome()
 
 
-def _referred(device: DeviceState, before: Mapping[str, Allocation]) -> DeviceState:
-    """The device as it would be by itself, as far as the plan in force knows."""
-    known = before.get(device.profile.device_id)
-    if known is None:
-        return device
-    return msgspec.structs.replace(device, reference_kw=known.reference_kw)
+def _named(ids: Sequence[str], values: Mapping[str, float], other: float) -> FloatArray | None:
+    if not values:
+        return None
+    return np.array([values.get(device_id, other) for device_id in ids], np.float64)
 
 
-def _no_room(device: DeviceState, direction: Direction) -> str:
-    reference = device.reference_kw or 0.0
-    text = f"it has no room {direction.value} from {reference:.3f} kW"
-    if device.soc_kwh is None:
-        return text
-    return f"{text} with {device.soc_kwh:.2f} kWh stored"
-
-
-def _allocation(order: Order, call: Call, device: DeviceState, share: float) -> Allocation:
-    profile, reference = device.profile, device.reference_kw or 0.0
-    power = reference + order.direction.sign * share
-    return Allocation(
-        device_id=profile.device_id,
-        contract_id=call.contract_id,
-        share_kw=Kw(share),
-        reference_kw=Kw(reference),
-        # A meter may report a little more than the device's rating: the command never does.
-        power_kw=Kw(min(max(power, profile.min_kw), profile.max_kw)),
-    )
+def _allocations(order: Order, call: Call, fleet: _Fleet, share_kw: FloatArray) -> list[Allocation]:
+    contract_id, columns = call.contract_id, fleet.columns
+    powers = powers_of(columns, order.direction, share_kw)
+    return [
+        Allocation(
+            device_id=device_id,
+            contract_id=contract_id,
+            share_kw=share,
+            reference_kw=reference,
+            power_kw=power,
+        )
+        for device_id, share, reference, power in zip(
+            fleet.ids, share_kw.tolist(), columns.reference_kw.tolist(), powers.tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
