@@ -23,6 +23,7 @@ from marketplace_core.units import Direction, Kw
 BoolArray = npt.NDArray[np.bool_]
 
 _NAN: Final = float("nan")
+_HAIR_KW: Final = 1e-6
 _NONE: Final = LeaseKind.NONE
 _LIMIT: Final = ControlKind.LIMIT
 
@@ -148,13 +149,19 @@ def powers_of(columns: Columns, direction: Direction, share_kw: FloatArray) -> F
     A meter may report a little more than the device's rating: the command never does.
     """
     power = columns.reference_kw + direction.sign * share_kw
-    for exact in (np.zeros(1), columns.min_on_kw, -columns.min_on_kw):
-        power = np.where(
-            (columns.min_on_kw > 0) & (np.abs(power - exact) < NEGLIGIBLE_KW**2), exact, power
-        )
+    if columns.min_on_kw.any():
+        power = _exact(power, columns.min_on_kw)
     low, high = columns.min_kw, columns.max_kw
     power = np.where(low > power, low, power)
     return np.where(high < power, high, power)
+
+
+def _exact(power: FloatArray, min_on_kw: FloatArray) -> FloatArray:
+    """Rounding must not leave a device a hair below its minimum, nor one that pauses above 0."""
+    for exact in (0.0, min_on_kw, -min_on_kw):
+        near = (min_on_kw > 0) & (np.abs(power - exact) < _HAIR_KW)
+        power = np.where(near, exact, power)
+    return power
 
 
 def _up(columns: Columns, reference: FloatArray, hours: float, rule: PlanningRule) -> FloatArray:

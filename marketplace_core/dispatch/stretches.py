@@ -90,12 +90,12 @@ def settle(
     most = np.cumsum(np.concatenate(([high[0].sum()], steps.most)))
     fit = int(np.searchsorted(least, target_kw + SLACK_KW, side="right"))
     due = int(np.searchsorted(steps.key, reached, side="right"))
-    enough = int(np.searchsorted(most, target_kw))
+    enough = int(np.searchsorted(most, target_kw - SLACK_KW))
     taken = min(fit, max(due, enough))
     at = np.bincount(steps.device[:taken], minlength=low.shape[1])
     if taken == fit:
         spare = target_kw + SLACK_KW - (float(least[taken - 1]) if taken else 0.0)
-        _top_up(at, steps, taken, spare, target_kw - float(most[taken]))
+        _top_up(at, steps, taken, spare, target_kw - SLACK_KW - float(most[taken]))
     column = np.arange(low.shape[1])
     return low[at, column], high[at, column]
 

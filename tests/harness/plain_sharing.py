@@ -133,7 +133,7 @@ def _settle(
     least, most = 0.0, sum(claim.stretches[0][1] for claim in claims)
     refused = False
     for level, number, low, high, index in steps:
-        wanted = most < target or (level <= reached and not refused)
+        wanted = most < target - SLACK or (level <= reached and not refused)
         if not wanted:
             break
         if at[index] != number or least + low > target + SLACK:
