@@ -23,6 +23,9 @@ from marketplace_core.units import Direction, Kw
 BoolArray = npt.NDArray[np.bool_]
 
 _NAN: Final = float("nan")
+_AT_ONCE: Final = 2048
+"""Devices whose objects are gone through together, column by column: as many as stay in the
+processor's cache meanwhile."""
 _HAIR_KW: Final = 1e-6
 _NONE: Final = LeaseKind.NONE
 _LIMIT: Final = ControlKind.LIMIT
@@ -73,43 +76,26 @@ def columns_of(
 
     `references` replaces what devices measure now by what they would do by themselves.
     """
-    profiles = [each.profile for each in devices]
-    reference = _references(devices, references)
-    capacity = _floats([each.capacity_kwh for each in profiles])
-    soc = _floats([each.soc_kwh for each in devices])
-    least, most = _energy(devices, span)
-    return Columns(
-        min_kw=_floats([each.min_kw for each in profiles]),
-        max_kw=_floats([each.max_kw for each in profiles]),
-        reference_kw=reference,
-        limit=_flags([each.control is _LIMIT for each in profiles]),
-        capacity_kwh=capacity,
-        soc_kwh=soc,
-        least_kwh=least,
-        most_kwh=most,
-        ramp_kw_per_s=_floats([each.ramp_kw_per_s for each in profiles]),
-        min_on_kw=np.array([each.min_on_kw for each in profiles], np.float64),
-        tier=np.array([each.tier for each in profiles], np.int64),
-        usable=_safe(profiles)
-        & _flags([each.connected and each.available for each in devices])
-        & ~np.isnan(reference)
-        & (np.isnan(capacity) | ~np.isnan(soc)),
-    )
+    known = references or {}
+    if len(devices) <= _AT_ONCE:
+        return _columns(devices, span, known)
+    parts = [
+        _columns(devices[start : start + _AT_ONCE], span, known)
+        for start in range(0, len(devices), _AT_ONCE)
+    ]
+    return Columns._make(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def room_of(
     columns: Columns, direction: Direction, hours: float, rule: PlanningRule = PLANNING
 ) -> FloatArray:
-    """Flexibility in kW that each device can hold for `hours`, whatever its minimum power.
+    """Flexibility in kW that each device could hold for `hours` if it could run at any power.
 
-    It is 0 where a device cannot be used; nothing else about it differs from `room`.
+    Shape (n,); 0 where a device cannot be used.
     """
-    reference = np.where(columns.usable, columns.reference_kw, 0.0)
-    room = _up(columns, reference, hours, rule) if direction is Direction.UP else _down(
-        columns, reference, hours, rule
-    )  # fmt: skip
+    room = (_up if direction is Direction.UP else _down)(columns, hours, rule)
     room = np.fmin(room, columns.ramp_kw_per_s * rule.ramp_s)
-    return np.where(columns.usable, np.maximum(0.0, room), 0.0)
+    return np.fmax(0.0, room) * columns.usable
 
 
 def divide_columns(
@@ -130,16 +116,13 @@ def divide_columns(
     `weight` and `rank` are those of `Claims`; raises ValueError as `divide` does.
     """
     room = room_of(columns, direction, hours, rule)
-    toward = direction.sign * np.where(columns.usable, columns.reference_kw, 0.0)
-    stretches = stretches_of(room, toward, columns.min_on_kw)
+    stretches = stretches_of(room, direction.sign * columns.reference_kw, columns.min_on_kw)
     able = stretches.top >= NEGLIGIBLE_KW
     claims = Claims(columns.tier, weight, rank)
-    if not able.all():
-        rows = np.flatnonzero(able)
-        stretches, claims = stretches.of(rows), claims.of(rows)
-    given = divide(target_kw, stretches, claims, fairness)
+    rows = np.flatnonzero(able)
+    given = divide(target_kw, stretches.of(rows), claims.of(rows), fairness)
     shares = np.zeros(len(room))
-    shares[able] = given
+    shares[rows] = given
     return Division(room, able, shares, max(0.0, target_kw - float(given.sum())))
 
 
@@ -164,24 +147,56 @@ def _exact(power: FloatArray, min_on_kw: FloatArray) -> FloatArray:
     return power
 
 
-def _up(columns: Columns, reference: FloatArray, hours: float, rule: PlanningRule) -> FloatArray:
-    high = np.where(
-        columns.limit, np.minimum(columns.max_kw, np.maximum(reference, 0.0)), columns.max_kw
-    )
+# Choosing by a mask costs more than all the arithmetic here: nan and infinity say what is absent.
+_UNLIMITED: Final[FloatArray] = np.array([np.inf, 0.0])
+"""How far beyond its reference a device may go, in the sense of a limit: by `Columns.limit`."""
+
+
+def _up(columns: Columns, hours: float, rule: PlanningRule) -> FloatArray:
+    reference = columns.reference_kw
+    kind = np.maximum(reference, 0.0) + _UNLIMITED[columns.limit.view(np.int8)]
+    high: FloatArray = np.fmin(columns.max_kw, kind)
     high = np.fmin(high, 0.0 - columns.least_kwh / hours)
-    stored = np.where(np.isnan(columns.capacity_kwh), _NAN, columns.soc_kwh)
+    stored = columns.soc_kwh + 0.0 * columns.capacity_kwh  # nan without a capacity
     high = np.fmin(high, stored * rule.one_way_efficiency / hours)
     return high - reference
 
 
-def _down(columns: Columns, reference: FloatArray, hours: float, rule: PlanningRule) -> FloatArray:
-    low = np.where(
-        columns.limit, np.maximum(columns.min_kw, np.minimum(reference, 0.0)), columns.min_kw
-    )
+def _down(columns: Columns, hours: float, rule: PlanningRule) -> FloatArray:
+    reference = columns.reference_kw
+    kind = np.minimum(reference, 0.0) - _UNLIMITED[columns.limit.view(np.int8)]
+    low: FloatArray = np.fmax(columns.min_kw, kind)
     low = np.fmax(low, -columns.most_kwh / hours)
     free = np.maximum(0.0, columns.capacity_kwh - columns.soc_kwh)
     low = np.fmax(low, -free / rule.one_way_efficiency / hours)
     return reference - low
+
+
+def _columns(
+    devices: Sequence[DeviceState], span: Interval, references: Mapping[str, Kw]
+) -> Columns:
+    profiles = [each.profile for each in devices]
+    reference = _references(devices, references)
+    capacity = _floats([each.capacity_kwh for each in profiles])
+    soc = _floats([each.soc_kwh for each in devices])
+    least, most = _energy(devices, span)
+    return Columns(
+        min_kw=_floats([each.min_kw for each in profiles]),
+        max_kw=_floats([each.max_kw for each in profiles]),
+        reference_kw=reference,
+        limit=_flags([each.control is _LIMIT for each in profiles]),
+        capacity_kwh=capacity,
+        soc_kwh=soc,
+        least_kwh=least,
+        most_kwh=most,
+        ramp_kw_per_s=_floats([each.ramp_kw_per_s for each in profiles]),
+        min_on_kw=_floats([each.min_on_kw for each in profiles]),
+        tier=np.array([each.tier for each in profiles], np.int64),
+        usable=_safe(profiles)
+        & _flags([each.connected and each.available for each in devices])
+        & ~np.isnan(reference)
+        & (np.isnan(capacity) | ~np.isnan(soc)),
+    )
 
 
 def _references(devices: Sequence[DeviceState], references: Mapping[str, Kw] | None) -> FloatArray:

@@ -59,7 +59,9 @@ class Claims(NamedTuple):
     """Merit or former use, for `PRIORITY` and `ROTATE`; None = all alike."""
 
     def of(self, rows: IntArray) -> Claims:
-        """The same for some devices only."""
+        """The same for some devices only; rows rise."""
+        if len(rows) == len(self.tier):
+            return self
         return Claims(
             self.tier[rows],
             None if self.weight is None else self.weight[rows],
@@ -70,7 +72,7 @@ class Claims(NamedTuple):
 def divide(
     target_kw: float, stretches: Stretches, claims: Claims, fairness: Fairness
 ) -> FloatArray:
-    """Share a target over devices, the lowest tier first; shape (n,), in kW.
+    """Share a target over devices that have room, the lowest tier first; shape (n,), in kW.
 
     No share exceeds its device's room, and each lies in one of its stretches. The sum is never
     above the target (but for 1e-7 kW of rounding) and never falls when the target rises.
@@ -247,6 +249,7 @@ def _way(claims: Claims, fairness: Fairness, top: FloatArray) -> _Way:
 
 
 def _by_tier(tier: IntArray) -> list[IntArray]:
+    """Rows of each tier, the lowest first; none when there are no devices."""
     order = np.argsort(tier, kind="stable")
     edges = np.flatnonzero(np.diff(tier[order])) + 1
     return np.split(order, edges)

@@ -20,7 +20,7 @@ from marketplace_core.dispatch.columns import (
 from marketplace_core.dispatch.order import Allocation, Call, Exclusion, Order
 from marketplace_core.dispatch.others import Others
 from marketplace_core.dispatch.sharing import Sharing
-from marketplace_core.dispatch.stretches import FloatArray
+from marketplace_core.dispatch.stretches import FloatArray, IntArray
 from marketplace_core.events import OrderInfeasible, OrderPlanned
 from marketplace_core.units import Kw
 
@@ -81,16 +81,8 @@ class Walk:
         out = ~division.able
         if division.missing_kw >= NEGLIGIBLE_KW:
             out |= idle  # what could give more and does not cannot give that little
-        self.excluded += [
-            Exclusion(
-                device_id=fleet.ids[row],
-                reason=taken.get(row) or self._reason(fleet, row, division),
-            )
-            for row in np.flatnonzero(out).tolist()
-        ]
-        rows = np.flatnonzero(division.able & ~idle)
-        shares = division.share_kw[rows]
-        self.keep(_allocations(self.order, call, fleet.of(rows.tolist()), shares))
+        self._leave_out(fleet, np.flatnonzero(out), division, taken)
+        self.keep(_allocations(self.order, call, fleet, np.flatnonzero(~out & ~idle), division))
 
     def keep(self, allocations: Iterable[Allocation]) -> None:
         """Take allocations into the plan; their devices serve no other call."""
@@ -177,20 +169,30 @@ class Walk:
                     serving.add(device_id)
         return rows
 
-    def _reason(self, fleet: Fleet, row: int, division: Division) -> str:
-        device, columns = fleet.devices[row], fleet.columns
-        min_on = device.profile.min_on_kw
-        if not columns.usable[row]:
-            return unusable(self._referred(device) if self.references else device)
-        if division.able[row]:
-            return f"it cannot give as little as lacks: it runs at {min_on:.3f} kW or more"
-        direction, reference = self.order.direction, float(columns.reference_kw[row])
-        text = f"it has no room {direction.value} from {reference:.3f} kW"
-        if device.soc_kwh is not None:
-            text = f"{text} with {device.soc_kwh:.2f} kWh stored"
-        if division.room_kw[row] >= NEGLIGIBLE_KW:
-            text = f"{text}: below {min_on:.3f} kW it does not run"
-        return text
+    def _leave_out(
+        self, fleet: Fleet, rows: IntArray, division: Division, taken: Mapping[int, str]
+    ) -> None:
+        columns = fleet.columns
+        found = zip(
+            rows.tolist(), columns.usable[rows].tolist(), columns.reference_kw[rows].tolist(),
+            division.room_kw[rows].tolist(), division.able[rows].tolist(),
+            strict=True,
+        )  # fmt: skip
+        for row, usable, reference, room, able in found:
+            device, min_on = fleet.devices[row], fleet.devices[row].profile.min_on_kw
+            if row in taken:
+                reason = taken[row]
+            elif not usable:
+                reason = unusable(self._referred(device) if self.references else device)
+            elif able:
+                reason = f"it cannot give as little as lacks: it runs at {min_on:.3f} kW or more"
+            else:
+                reason = f"it has no room {self.order.direction.value} from {reference:.3f} kW"
+                if device.soc_kwh is not None:
+                    reason = f"{reason} with {device.soc_kwh:.2f} kWh stored"
+                if room >= NEGLIGIBLE_KW:
+                    reason = f"{reason}: below {min_on:.3f} kW it does not run"
+            self.excluded.append(Exclusion(device_id=fleet.ids[row], reason=reason))
 
     def _referred(self, device: DeviceState) -> DeviceState:
         known = self.references.get(device.profile.device_id)
@@ -203,19 +205,21 @@ def _named(ids: Sequence[str], values: Mapping[str, float], other: float) -> Flo
     return np.array([values.get(device_id, other) for device_id in ids], np.float64)
 
 
-def _allocations(order: Order, call: Call, fleet: Fleet, share_kw: FloatArray) -> list[Allocation]:
-    contract_id, columns = call.contract_id, fleet.columns
-    powers = powers_of(columns, order.direction, share_kw)
+def _allocations(
+    order: Order, call: Call, fleet: Fleet, rows: IntArray, division: Division
+) -> list[Allocation]:
+    contract_id, ids, columns = call.contract_id, fleet.ids, fleet.columns
+    powers = powers_of(columns, order.direction, division.share_kw)
     return [
         Allocation(
-            device_id=device_id,
+            device_id=ids[row],
             contract_id=contract_id,
             share_kw=share,
             reference_kw=reference,
             power_kw=power,
         )
-        for device_id, share, reference, power in zip(
-            fleet.ids, share_kw.tolist(), columns.reference_kw.tolist(), powers.tolist(),
-            strict=True,
+        for row, share, reference, power in zip(
+            rows.tolist(), division.share_kw[rows].tolist(), columns.reference_kw[rows].tolist(),
+            powers[rows].tolist(), strict=True,
         )
     ]  # fmt: skip

@@ -101,6 +101,11 @@ def _tier(target: float, claims: list[_Claim], fairness: str) -> list[float]:
     tops = [claim.top for claim in claims]
     if target >= sum(tops):
         return tops
+    if fairness == "proportional" and all(
+        claim.device.weight == 1 and len(claim.stretches) == 1 for claim in claims
+    ):
+        part = target / sum(tops)
+        return [top * part for top in tops]
     spread, key = _way(claims, fairness)
     if all(len(claim.stretches) == 1 for claim in claims):
         return spread(target, [0.0] * len(claims), tops)
