@@ -14,6 +14,9 @@ import numpy as np
 
 from marketplace_core.dispatch.stretches import FloatArray, IntArray, Stretches, settle, whole
 
+_FEW_TIERS: Final = 8
+"""So many are looked for one by one rather than sorted."""
+
 
 class Fairness(enum.Enum):
     """Who gives how much of what is asked."""
@@ -249,10 +252,15 @@ def _way(claims: Claims, fairness: Fairness, top: FloatArray) -> _Way:
 
 
 def _by_tier(tier: IntArray) -> list[IntArray]:
-    """Rows of each tier, the lowest first; none when there are no devices."""
+    """Rows of each tier, the lowest tier first."""
+    if len(tier) == 0:
+        return []
+    lowest, highest = int(tier.min()), int(tier.max())
+    if highest - lowest < _FEW_TIERS:
+        rows = (np.flatnonzero(tier == level) for level in range(lowest, highest + 1))
+        return [each for each in rows if len(each)]
     order = np.argsort(tier, kind="stable")
-    edges = np.flatnonzero(np.diff(tier[order])) + 1
-    return np.split(order, edges)
+    return np.split(order, np.flatnonzero(np.diff(tier[order])) + 1)
 
 
 def _scaled(parts: FloatArray, target: float, total: float) -> FloatArray:
