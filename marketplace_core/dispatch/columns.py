@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -216,26 +215,23 @@ def _references(devices: Sequence[DeviceState], references: Mapping[str, Kw] | N
 
 def _energy(devices: Sequence[DeviceState], span: Interval) -> tuple[FloatArray, FloatArray]:
     """Least and most energy of each device within the span, as `within_deadline` has it."""
-    count = len(devices)
-    least, most = np.full(count, _NAN), np.full(count, _NAN)
-    takes = [each.take_kwh for each in devices]
-    if takes.count(None) < count:
-        for row, take in enumerate(takes):
-            if take is not None:
-                least[row], most[row] = take
-    wants = [row for row, each in enumerate(devices) if each.wanted_kwh is not None]
-    if wants:
-        rows = np.array(wants, np.int64)
-        most[rows] = wanted = _floats([devices[row].wanted_kwh for row in wants])
-        seconds = _seconds_after([devices[row].leaves_at for row in wants], span.end)
-        full = np.array([devices[row].profile.min_kw for row in wants], np.float64)
-        later = np.where(np.isnan(seconds), wanted, -full * np.maximum(0.0, seconds / 3600.0))
+    most = _floats([each.wanted_kwh for each in devices])
+    least = np.full(len(devices), _NAN)
+    rows = np.flatnonzero(~np.isnan(most))
+    if len(rows) < len(devices):
+        takes = [each.take_kwh for each in devices]
+        for row in np.flatnonzero(np.isnan(most)).tolist() if any(takes) else ():
+            least[row], most[row] = takes[row] or (_NAN, _NAN)
+    if len(rows):
+        wanting, wanted = [devices[row] for row in rows.tolist()], most[rows]
+        end, leaves = span.end, [each.leaves_at for each in wanting]
+        hours = np.array(
+            [_NAN if at is None else (at - end).total_seconds() for at in leaves]
+        ) / 3600.0  # fmt: skip
+        full = _floats([each.profile.min_kw for each in wanting])
+        later = np.where(np.isnan(hours), wanted, -full * np.maximum(0.0, hours))
         least[rows] = np.maximum(0.0, wanted - later)
     return least, most
-
-
-def _seconds_after(instants: Sequence[datetime | None], end: datetime) -> FloatArray:
-    return np.array([_NAN if at is None else (at - end).total_seconds() for at in instants])
 
 
 def _safe(profiles: Sequence[DeviceProfile]) -> BoolArray:

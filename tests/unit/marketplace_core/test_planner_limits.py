@@ -15,6 +15,7 @@ from gateway.bindings import device_profile
 from marketplace_core.dispatch.bounds import (
     NEGLIGIBLE_KW,
     DeviceState,
+    allocate_tiers,
     headroom,
     unusable,
     within_deadline,
@@ -172,6 +173,16 @@ def test_columns_say_of_every_device_what_its_bounds_say(
     for each, share in zip(fleet, given, strict=True):
         room = headroom(within_deadline(each, SPAN), direction, SPAN.hours)
         assert share == (0.0 if unusable(each) or room < NEGLIGIBLE_KW else room)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 5.0), st.integers(0, 2)), max_size=8), st.floats(0, 40))
+def test_tiers_far_apart_are_tiers_like_others(
+    fleet: list[tuple[float, int]], target: float
+) -> None:
+    room, tiers = np.array([kw for kw, _ in fleet]), [tier for _, tier in fleet]
+    far = [tier * 1000 - 1000 for tier in tiers]
+    near = allocate_tiers(target, room, tiers)
+    assert allocate_tiers(target, room, far).tolist() == near.tolist()
 
 
 @pytest.mark.parametrize(
