@@ -112,6 +112,13 @@ def _profile(bound: Bound) -> Iterator[Finding]:
             f"{profile.max_kw:g} kW",
             remedy="give a power that the device may have",
         )
+    if profile.min_on_kw > max(-profile.min_kw, profile.max_kw, 0.0):
+        yield Finding(
+            location=(*location, "min_on_kw"),
+            message=f"{profile.min_on_kw:g} kW is more than the device can have: "
+            f"{profile.min_kw:g} to {profile.max_kw:g} kW",
+            remedy="give the least power at which it runs, positive whichever way that is",
+        )
     if profile.lease in _REFRESHED:
         yield from _lease(profile, location)
     if bound.driven and profile.lease == "none" and profile.fallback_kw is None:

@@ -133,6 +133,10 @@ class ProfileSettings(Section):
     telemetry_s: float = Field(default=60.0, gt=0)
     tier: int = Field(default=0, ge=0)
     aggregate: bool = False
+    ramp_kw_per_s: float | None = Field(default=None, gt=0)
+    """How fast its power can change, in kW per second."""
+    min_on_kw: float = Field(default=0.0, ge=0)
+    """Below this it does not run: its power is 0, or this and more in either direction."""
 
 
 class ModbusDeviceSettings(Section):

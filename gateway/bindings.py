@@ -32,6 +32,8 @@ def device_profile(device_id: str, protocol: str, settings: ProfileSettings) -> 
         telemetry_s=settings.telemetry_s,
         tier=settings.tier,
         aggregate=settings.aggregate,
+        ramp_kw_per_s=settings.ramp_kw_per_s,
+        min_on_kw=Kw(settings.min_on_kw),
     )
 
 

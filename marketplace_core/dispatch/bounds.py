@@ -1,21 +1,31 @@
-"""How far a device can move, and how a target is shared over devices."""
+"""How far a device can move. `columns` says the same of a whole fleet at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
+from marketplace_core.dispatch.sharing import allocate, allocate_tiers
+from marketplace_core.dispatch.stretches import SLACK_KW
 from marketplace_core.intervals import Interval
 from marketplace_core.provenance import Confidence, Rule, Source
 from marketplace_core.units import Direction, Kw
 
-FloatArray = npt.NDArray[np.float64]
+__all__ = [
+    "NEGLIGIBLE_KW",
+    "PLANNING",
+    "DeviceState",
+    "PlanningRule",
+    "allocate",
+    "allocate_tiers",
+    "headroom",
+    "reachable",
+    "unusable",
+    "within_deadline",
+]
 
 NEGLIGIBLE_KW: Final = 1e-3
 """A watt: a device with less room than this is left alone."""
@@ -26,6 +36,8 @@ class PlanningRule(Rule, frozen=True, kw_only=True):
 
     one_way_efficiency: float
     """Energy that passes a storage device's converter once, out of what is put in."""
+    ramp_s: float
+    """Seconds from its start within which a device has to be at its setpoint."""
 
 
 PLANNING: Final = PlanningRule(
@@ -39,13 +51,14 @@ PLANNING: Final = PlanningRule(
             confidence=Confidence.READ,
         ),
         Source(
-            states="shares in proportion to room",
+            states="shares in proportion to room; a setpoint is reached within a minute",
             work="Flexway",
             as_of="2026-11",
             confidence=Confidence.OWN,
         ),
     ),
     one_way_efficiency=0.9**0.5,
+    ramp_s=60.0,
 )
 
 
@@ -126,66 +139,23 @@ def within_deadline(device: DeviceState, span: Interval) -> DeviceState:
 def headroom(
     device: DeviceState, direction: Direction, hours: float, rule: PlanningRule = PLANNING
 ) -> Kw:
-    """Flexibility in kW, never negative, that a usable device can hold for `hours`."""
+    """Flexibility in kW, never negative, that a usable device can hold for `hours`.
+
+    It is no more than the device's ramp reaches in `rule.ramp_s`, and ends at a power that the
+    device can run at: 0, or `min_on_kw` and more.
+    """
     low, high = reachable(device, hours, rule)
-    reference = device.reference_kw or 0.0
-    room = high - reference if direction is Direction.UP else reference - low
-    return Kw(max(0.0, room))
+    profile, reference = device.profile, device.reference_kw or 0.0
+    room = max(0.0, high - reference if direction is Direction.UP else reference - low)
+    if profile.ramp_kw_per_s is not None:
+        room = min(room, profile.ramp_kw_per_s * rule.ramp_s)
+    return Kw(_held(room, direction.sign * reference, profile.min_on_kw))
 
 
-def allocate(
-    target_kw: float, headroom_kw: FloatArray, minimum_kw: FloatArray | None = None
-) -> FloatArray:
-    """Share a target over devices in proportion to their headroom.
-
-    Shapes are (n,). No share exceeds its headroom; the shares sum to the target, or to
-    the whole headroom when that is less; no share falls when the target rises. With
-    `minimum_kw` the minima are served first (in proportion, while the target is below
-    their sum) and the rest goes by the headroom left above them.
-
-    Raises:
-        ValueError: a number is negative or not finite, or a minimum exceeds its headroom.
-    """
-    room = np.asarray(headroom_kw, dtype=np.float64)
-    least = np.zeros_like(room) if minimum_kw is None else np.asarray(minimum_kw, np.float64)
-    _check(target_kw, room, least)
-    if target_kw >= room.sum():
-        return room.copy()
-    base = least.sum()
-    if target_kw <= base:
-        return _scaled(least, target_kw, base)
-    above = room - least
-    return np.minimum(least + _scaled(above, target_kw - base, above.sum()), room)
-
-
-def allocate_tiers(target_kw: float, headroom_kw: FloatArray, tiers: Sequence[int]) -> FloatArray:
-    """Like `allocate`, the lowest tier first: a higher one serves only what is left over.
-
-    Shapes are (n,). Raises ValueError as `allocate` does.
-    """
-    room = np.asarray(headroom_kw, dtype=np.float64)
-    tier = np.asarray(tiers, dtype=np.int64)
-    shares = np.zeros_like(room)
-    left = target_kw
-    for level in np.unique(tier):
-        chosen = tier == level
-        shares[chosen] = allocate(left, room[chosen])
-        left = max(0.0, left - float(shares[chosen].sum()))
-    return shares
-
-
-def _scaled(parts: FloatArray, target: float, total: float) -> FloatArray:
-    share: FloatArray = parts * (target / total if total > 0 else 0.0)
-    return np.minimum(share, parts)
-
-
-def _check(target: float, room: FloatArray, least: FloatArray) -> None:
-    if not np.isfinite(target) or target < 0:
-        msg = f"a target is 0 kW or more, not {target}"
-        raise ValueError(msg)
-    if not np.isfinite(room).all() or (room < 0).any():
-        msg = "headroom is finite and 0 kW or more"
-        raise ValueError(msg)
-    if room.shape != least.shape or (least < 0).any() or not (least <= room).all():
-        msg = "a minimum lies between 0 kW and its headroom"
-        raise ValueError(msg)
+def _held(room: float, toward: float, min_on: float) -> float:
+    """The largest share up to `room` that leaves the device at 0, or `min_on` away from it."""
+    if min_on <= 0 or room + SLACK_KW >= min_on - toward:
+        return room
+    if toward < 0 and room + SLACK_KW >= -toward:
+        return min(room, -toward)
+    return max(0.0, min(room, -min_on - toward))

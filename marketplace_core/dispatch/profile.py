@@ -62,3 +62,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     tier: int = 0
     """Devices of a higher tier are planned only once the lower ones are used up: curtailing
     generation wastes it, so it comes last."""
+    ramp_kw_per_s: float | None = None
+    """How fast its power can change, in kW per second (of device time); None = at once."""
+    min_on_kw: Kw = Kw(0.0)
+    """Below this, in either direction, it does not run: its power is 0 or at least this."""

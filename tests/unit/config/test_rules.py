@@ -76,6 +76,8 @@ def test_a_whole_site_has_nothing_wrong_with_it(tmp_path: Path) -> None:
          "min_kw 6 is above max_kw 5"),
         (BATTERY, "max_kw = 5", "max_kw = 5\nfallback_kw = 9", (PROFILE + ".fallback_kw", 13),
          "9 kW is outside -5 to 5 kW"),
+        (BATTERY, "max_kw = 5", "max_kw = 5\nmin_on_kw = 6", (PROFILE + ".min_on_kw", 13),
+         "6 kW is more than the device can have: -5 to 5 kW"),
         (BATTERY, "[modbus.devices.profile]", "[modbus.devices.profile]\ntelemetry_s = 900",
          (PROFILE + ".lease_s", 15), "not longer than the telemetry interval"),
         (VEN + BATTERY, '"bat-1"', '"home-1"', ("openadr.vens.0.device_id", 10),
