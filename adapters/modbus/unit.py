@@ -132,7 +132,7 @@ class SunSpecUnit:
             return await self.link.read(self.number, found.address, found.length, lane)
         model = load_model(found.model)
         for _ in range(_TRIES):
-            registers, last = await self._in_parts(found, lane)
+            registers, last = await self._in_parts(model, found, lane)
             before = self._exponents.get(found.address)
             after = await self._exponents_after(model, found, registers, last, lane)
             self._exponents[found.address] = after
@@ -140,13 +140,21 @@ class SunSpecUnit:
                 return registers
         raise SunSpecError(f"scale factors of model {found.model} change while it is read")
 
-    async def _in_parts(self, found: Found, lane: int) -> tuple[list[int], int]:
-        """Registers of a long model, and where its last request began."""
+    async def _in_parts(self, model: Model, found: Found, lane: int) -> tuple[list[int], int]:
+        """Registers of a long model, and where its last request began.
+
+        Scale factors that stand at its end come together, in the last request.
+        """
         registers: list[int] = []
-        last = 0
+        last, scales = 0, _scale_places(model, [0] * model.length)
         while len(registers) < found.length:
             last = len(registers)
             count = min(_ONE_REQUEST, found.length - last)
+            if (
+                scales
+                and last < scales[0] < last + count < found.length <= scales[0] + _ONE_REQUEST
+            ):
+                count = scales[0] - last
             registers += await self.link.read(self.number, found.address + last, count, lane)
         return registers, last
 
