@@ -151,6 +151,7 @@ class BatteryUnit(Unit):
         self._put(704, "WSetMod", 1)
         self._put(713, "WH_SF", 0)
         self._put(713, "WHRtg", capacity_kwh * 1000.0)
+        self._capacity_kwh = capacity_kwh
 
     def controls(self) -> range:
         """Model 704."""
@@ -167,6 +168,7 @@ class BatteryUnit(Unit):
         """Show measurements; power injection-positive."""
         self._put(701, "W", power_kw * 1000.0)
         self._put(713, "WHAvail", soc_kwh * 1000.0)
+        self._put(713, "SoC", max(0.0, 100.0 * soc_kwh / self._capacity_kwh))
 
     def refresh(self) -> None:
         """Count the revert timer down; revert when it has run out."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from adapters.modbus.sunspec.chain import Chain, Found, walk
-from adapters.modbus.sunspec.codec import decode, decode_raw, encode, meaning, scale_of
+from adapters.modbus.sunspec.codec import SCALES, decode, decode_raw, encode, meaning, scale_of
 from adapters.modbus.sunspec.definition import (
     BASES,
     END_MODEL,
     HEADER,
     MARKER,
     Model,
+    NoMarkerError,
     Point,
     SunSpecError,
     Value,
@@ -23,9 +24,11 @@ __all__ = [
     "END_MODEL",
     "HEADER",
     "MARKER",
+    "SCALES",
     "Chain",
     "Found",
     "Model",
+    "NoMarkerError",
     "Point",
     "SunSpecError",
     "Value",

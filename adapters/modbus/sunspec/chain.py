@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from adapters.modbus.sunspec.definition import BASES, END_MODEL, HEADER, MARKER, SunSpecError
+from adapters.modbus.sunspec.definition import BASES, END_MODEL, HEADER, MARKER, NoMarkerError
 
 _MOST_MODELS: Final = 64
 _ADDRESSES: Final = 0x1_0000
@@ -42,7 +42,7 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 def walk() -> Walk:
-    """Find the marker, then every model; SunSpecError when there is no marker.
+    """Find the marker, then every model; NoMarkerError when there is no marker.
 
     A chain that breaks off (no end model, a length that leads past the last address, zeros) ends
     there: what came before it is kept, and the remark says what was wrong.
@@ -74,4 +74,4 @@ def _base() -> Generator[tuple[int, int], list[int] | None, int]:
         if registers is not None and tuple(registers) == MARKER:
             return base
     places = ", ".join(map(str, BASES))
-    raise SunSpecError(f"no SunSpec marker at any base address ({places})")
+    raise NoMarkerError(f"no SunSpec marker at any base address ({places})")

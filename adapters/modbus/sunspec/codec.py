@@ -15,7 +15,7 @@ from typing import Final
 from adapters.modbus.sunspec.definition import Model, Point, SunSpecError, Value
 from adapters.modbus.sunspec.layout import form_of, layout
 
-_SCALES: Final = range(-10, 11)
+SCALES: Final = range(-10, 11)
 """Scale factors outside are invalid (SunSpec: -10 to 10)."""
 _TEN: Final = tuple(int(10**n) for n in range(11))
 _HIGH_BITS: Final = {"bitfield16": 1 << 15, "bitfield32": 1 << 31, "bitfield64": 1 << 63}
@@ -62,7 +62,7 @@ def encode(model: Model, name: str, value: float | str, scale: int | None = None
     now.
     """
     point = model.point(name)
-    if scale is not None and scale not in _SCALES:
+    if scale is not None and scale not in SCALES:
         raise SunSpecError(f"{name} of model {model.id}: {scale} is no scale factor")
     if point.type == "string":
         data = _text(model, point, value)
@@ -82,7 +82,7 @@ def scale_of(model: Model, name: str, registers: Sequence[int]) -> int | None:
         return point.scale
     held = points.get(point.scale)
     raw = None if held is None else decode_raw(held, registers[held.offset : held.offset + 1])
-    if not isinstance(raw, int) or raw not in _SCALES:
+    if not isinstance(raw, int) or raw not in SCALES:
         raise SunSpecError(f"{point.scale} of model {model.id} is no scale factor")
     return raw
 
@@ -107,7 +107,7 @@ def _plain(kind: str, sentinel: int | None, field: float | bytes) -> Value:
 
 
 def _scaled(number: float, exponent: Value) -> float | None:
-    if not isinstance(exponent, int) or exponent not in _SCALES:
+    if not isinstance(exponent, int) or exponent not in SCALES:
         return None
     return number * _TEN[exponent] if exponent >= 0 else number / _TEN[-exponent]
 

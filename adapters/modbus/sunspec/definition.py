@@ -30,6 +30,10 @@ class SunSpecError(FlexwayError):
     """Registers that are no SunSpec, or a value that a point cannot hold."""
 
 
+class NoMarkerError(SunSpecError):
+    """A device that answers and shows no SunSpec map at all."""
+
+
 class Point(msgspec.Struct, frozen=True):
     """One point of a model."""
 
