@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from adapters.modbus.control import Control
 from adapters.modbus.link import COMMAND, POLL, LinkError, ModbusLink, UnitDown
 from adapters.modbus.sunspec import (
     Chain,
@@ -53,7 +54,7 @@ class SunSpecUnit:
         self.addresses: dict[int, int] = {}
         """Model id -> address of its header (of the first, where there are two); filled by
         `discover`."""
-        self._known_on = -1
+        self._known_on = self._informed_on = -1
         self._exponents: dict[int, tuple[int, ...]] = {}
         """Scale factors that a model of several requests showed last."""
 
@@ -81,6 +82,20 @@ class SunSpecUnit:
         if serial and found.serial != serial:
             raise SunSpecError(f"serial number {found.serial!r} instead of {serial!r}")
         self._known_on = self.link.connections
+
+    async def inform(self, control: Control) -> None:
+        """Let a control learn what it needs of this unit, once per connection.
+
+        SunSpecError when the unit has no such control.
+        """
+        if self._informed_on == self.link.connections:
+            return
+        if control.model not in self.addresses:
+            listed = ", ".join(map(str, sorted(self.addresses)))
+            raise SunSpecError(f"the unit has no model {control.model}; it has {listed}")
+        wanted = set(control.reference) & self.addresses.keys()
+        control.learn({number: await self.read(number, COMMAND) for number in sorted(wanted)})
+        self._informed_on = self.link.connections
 
     async def read(self, number: int, lane: int = POLL) -> dict[str, Value]:
         """Every point of a model, scaled by the scale factors of the same read."""
