@@ -134,14 +134,13 @@ class ModbusAdapter:
             async with asyncio.TaskGroup() as tasks:
                 for bound in self._bound.values():
                     tasks.create_task(self._poll(bound, sink))
+                    if bound.heartbeat is not None:
+                        tasks.create_task(bound.heartbeat.run())
         finally:
             self.close()
 
     def close(self) -> None:
-        """Close every connection, and beat for no unit any more."""
-        for bound in self._bound.values():
-            if bound.heartbeat is not None:
-                bound.heartbeat.drop()
+        """Close every connection."""
         for link in self._links.values():
             link.close()
 

@@ -76,7 +76,7 @@ class Heartbeat:
         self._monotonic = monotonic
         self._until = 0.0
         self._count: int | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._held = asyncio.Event()
 
     async def hold(self, wall_s: float) -> None:
         """Beat now, and each second for so many more; raises LinkError or SunSpecError.
@@ -84,27 +84,33 @@ class Heartbeat:
         When nobody calls it again, the beat stops and the unit falls back.
         """
         self._until = self._monotonic() + wall_s
-        if self._task is None or self._task.done():
+        if not self._held.is_set():
             await self._beat()
-            self._task = asyncio.create_task(self._go_on())
+            self._held.set()
 
     def drop(self) -> None:
         """No more beats: nothing is held."""
         self._until = 0.0
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        self._held.clear()
 
-    async def _go_on(self) -> None:
-        due = self._monotonic() + _BEAT_S
-        while due < self._until:
-            await asyncio.sleep(max(0.0, due - self._monotonic()))
-            try:
-                await self._beat()
-            except (LinkError, SunSpecError) as error:
-                # The unit falls back by itself if this lasts; the next refresh reads it back.
-                _log.warning("heartbeat_missed", unit=self._unit.number, error=str(error))
-            due = max(due + _BEAT_S, self._monotonic())
+    async def run(self) -> None:
+        """Beat while something is held, until cancelled."""
+        while True:
+            await self._held.wait()
+            due = self._monotonic() + _BEAT_S
+            while due < self._until:
+                await asyncio.sleep(max(0.0, due - self._monotonic()))
+                if self._held.is_set():
+                    await self._beat_or_miss()
+                due = max(due + _BEAT_S, self._monotonic())
+            self._held.clear()
+
+    async def _beat_or_miss(self) -> None:
+        try:
+            await self._beat()
+        except (LinkError, SunSpecError) as error:
+            # The unit falls back by itself if this lasts; the next refresh reads it back.
+            _log.warning("heartbeat_missed", unit=self._unit.number, error=str(error))
 
     async def _beat(self) -> None:
         if self._count is None:

@@ -5,6 +5,7 @@ Each is driven, read back, left alone until it reverts, and released.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseK
 from marketplace_core.dispatch.setpoint import Applied, Refused, Setpoint, SetpointOutcome
 from marketplace_core.units import Kw
 from tests.harness.clocks import IdentityTime, WallClock, eventually
+from tests.harness.sinks import ListSink
 
 pytestmark = pytest.mark.process
 LEASE_S = 60.0
@@ -63,8 +65,10 @@ async def driven(
         adapter = ModbusAdapter(
             [endpoint], clock=WallClock(), time_map=IdentityTime(), timeout_s=2.0
         )
-        yield Driven(adapter, now)
-        adapter.close()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(adapter.run(ListSink(), ready=lambda: None))
+            yield Driven(adapter, now)
+            running.cancel()
 
 
 async def test_a_ceiling_of_model_704_reverts_after_silence_and_is_released() -> None:
@@ -214,9 +218,9 @@ async def test_a_release_ends_the_heartbeat() -> None:
         assert isinstance(await lab.set(3.0), Applied)
         assert isinstance(await lab.release(), Applied)
         assert unit.commanded_kw() is None
-        heart = lab.adapter._bound["dev-1"].heartbeat
-        assert heart is not None
-        assert heart._task is None
+        beats = unit._get(715, "ControllerHb")
+        await asyncio.sleep(1.5)  # more than one beat
+        assert unit._get(715, "ControllerHb") == beats
 
 
 async def test_a_unit_in_local_control_is_refused() -> None:
