@@ -15,6 +15,7 @@ from adapters.modbus.choice import Role, control_of
 from adapters.modbus.control import Control, InForce, RestartsOn
 from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.link import COMMAND, LinkError, ModbusLink
+from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, stored_kwh
 from adapters.modbus.offer import ControlName
 from adapters.modbus.silence import Silence
 from adapters.modbus.sunspec import SunSpecError, Value
@@ -36,11 +37,10 @@ from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
 _POWER_MODELS: dict[Role, tuple[int, ...]] = {
-    "battery": (701, 103, 101),
-    "inverter": (701, 103, 101),
-    "meter": (203, 202, 201, 204),
+    "battery": INVERTER_MODELS,
+    "inverter": INVERTER_MODELS,
+    "meter": METER_MODELS,
 }
-_STORAGE = 713
 _READ_BACK_KW = 0.05
 """Registers are scaled integers: a read-back this near is the setpoint."""
 _TIMER_S = 2.0
@@ -185,6 +185,7 @@ class ModbusAdapter:
         if bound is None or bound.control is None:
             raise DeviceError("no such controllable unit", device_id=device_id, retryable=False)
         try:
+            await bound.unit.inform(bound.control)
             in_force = bound.control.parse(await bound.unit.read(bound.control.model, COMMAND))
         except (LinkError, SunSpecError) as error:
             raise DeviceError(str(error), device_id=device_id, retryable=True) from error
@@ -312,9 +313,10 @@ class ModbusAdapter:
         endpoint = bound.endpoint
         measured = await self._measured(bound)
         power_kw, stored = _power(endpoint, measured), None
-        if endpoint.role == "battery" and _STORAGE in bound.unit.addresses:
-            available = (await bound.unit.read(_STORAGE)).get("WHAvail")
-            stored = available / 1000.0 if isinstance(available, int | float) else None
+        model = next((model for model in STORED if model in bound.unit.addresses), None)
+        if endpoint.role == "battery" and model is not None:
+            points = await bound.unit.read(model)
+            stored = stored_kwh(model, points, endpoint.profile.capacity_kwh)
         longest = _GAP_INTERVALS * endpoint.profile.telemetry_s
         since = endpoint.profile.telemetry_s
         if last is not None:

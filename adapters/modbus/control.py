@@ -42,12 +42,14 @@ class Control(Protocol):
     def learn(self, models: Mapping[int, Mapping[str, Value]]) -> None:
         """Take in the unit's own reference, before anything is written on a new connection.
 
-        `models`: points of those of `reference` that the unit has. SunSpecError when the control
-        cannot be used on such a unit.
+        `models`: points of those of `reference` that the unit has.
         """
 
     def start(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
-        """Points to write, in order, to put a setpoint in force."""
+        """Points to write, in order, to put a setpoint in force.
+
+        SunSpecError when it cannot be had on such a unit.
+        """
 
     def refresh(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
         """Points to write to restart its timer."""

@@ -36,16 +36,11 @@ class Beaten:
 
     def __init__(self, control: Control) -> None:
         self.model = control.model
-        self.reference = (*control.reference, HEARTBEAT_MODEL)
+        self.reference = control.reference
         self._control = control
 
     def learn(self, models: Mapping[int, Mapping[str, Value]]) -> None:
-        """The unit has a heartbeat, and lets itself be driven from afar."""
-        points = models.get(HEARTBEAT_MODEL, {})
-        if points.get("ControllerHb") is None:
-            raise SunSpecError("the unit takes no heartbeat (715 ControllerHb): lease = heartbeat")
-        if points.get("LocRemCtl") == _LOCAL:
-            raise SunSpecError("the unit is in local control (715 LocRemCtl): set it to remote")
+        """What the control learns."""
         self._control.learn(models)
 
     def start(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
@@ -75,16 +70,18 @@ class Heartbeat:
         self._unit = unit
         self._monotonic = monotonic
         self._until = 0.0
-        self._count: int | None = None
+        self._count = 0
         self._held = asyncio.Event()
 
     async def hold(self, wall_s: float) -> None:
-        """Beat now, and each second for so many more; raises LinkError or SunSpecError.
+        """Beat now, and each second for so many more.
 
-        When nobody calls it again, the beat stops and the unit falls back.
+        When nobody calls it again, the beat stops and the unit falls back. Raises LinkError, and
+        SunSpecError where the unit takes no heartbeat or is in local control.
         """
         self._until = self._monotonic() + wall_s
         if not self._held.is_set():
+            await self._listens()
             await self._beat()
             self._held.set()
 
@@ -112,9 +109,16 @@ class Heartbeat:
             # The unit falls back by itself if this lasts; the next refresh reads it back.
             _log.warning("heartbeat_missed", unit=self._unit.number, error=str(error))
 
+    async def _listens(self) -> None:
+        """The unit takes a heartbeat and lets itself be driven; go on from the count it shows."""
+        points = await self._unit.read(HEARTBEAT_MODEL, COMMAND)
+        shown = points.get("ControllerHb")
+        if not isinstance(shown, int):
+            raise SunSpecError("the unit takes no heartbeat: 715 ControllerHb is not implemented")
+        if points.get("LocRemCtl") == _LOCAL:
+            raise SunSpecError("the unit is in local control (715 LocRemCtl): set it to remote")
+        self._count = shown
+
     async def _beat(self) -> None:
-        if self._count is None:
-            shown = (await self._unit.read(HEARTBEAT_MODEL, COMMAND)).get("ControllerHb")
-            self._count = shown if isinstance(shown, int) else 0
         self._count = (self._count + 1) % _WRAP
         await self._unit.write(HEARTBEAT_MODEL, {"ControllerHb": self._count})

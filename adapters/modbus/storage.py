@@ -50,13 +50,6 @@ class StorageRates:
     def learn(self, models: Mapping[int, Mapping[str, Value]]) -> None:
         """WChaMax, and the rates that stand there."""
         self._take_in(models.get(self.model, {}))
-        if self._most_kw is None:
-            raise SunSpecError("model 124 shows no WChaMax: its rates are per cent of it")
-        if self._forces and not self._negative_rates:
-            raise SunSpecError(
-                "model 124 sets limits: a setpoint needs a maker that takes negative rates "
-                '(negative_rates = true), or control = "limit" in the profile'
-            )
 
     def start(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
         """Timeout, then the rates, then which of them holds."""
@@ -108,8 +101,13 @@ class StorageRates:
 
     def _percent(self, power_kw: float) -> float:
         """Per cent of WChaMax, discharging positive."""
+        if self._forces and not self._negative_rates:
+            raise SunSpecError(
+                "model 124 sets limits: a setpoint needs a maker that takes negative rates "
+                '(negative_rates = true), or control = "limit" in the profile'
+            )
         if self._most_kw is None:
-            raise SunSpecError("WChaMax of model 124 is not known yet")
+            raise SunSpecError("model 124 shows no WChaMax: its rates are per cent of it")
         percent = 100.0 * power_kw / self._most_kw
         if abs(percent) > 100.001:  # noqa: PLR2004 - per cent, and a last bit
             raise SunSpecError(

@@ -56,7 +56,7 @@ class SunSpecUnit:
         `discover`."""
         self._known_on = self._informed_on = -1
         self._exponents: dict[int, tuple[int, ...]] = {}
-        """Scale factors that a model of several requests showed last."""
+        """Address of a model that takes several requests -> scale factors that it showed last."""
 
     async def discover(self, lane: int = POLL) -> None:
         """Find the models; LinkError when it does not answer, SunSpecError when it has none."""
@@ -88,6 +88,8 @@ class SunSpecUnit:
 
         SunSpecError when the unit has no such control.
         """
+        if self.chain is None:
+            await self.discover(COMMAND)
         if self._informed_on == self.link.connections:
             return
         if control.model not in self.addresses:

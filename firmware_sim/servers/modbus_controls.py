@@ -120,6 +120,11 @@ class StorageUnit(Timed):
         for name in ("InWRte", "OutWRte"):
             self._put(124, name, 100.0, _RATE_SCALE)
 
+    def publish(self, *, power_kw: float, soc_percent: float) -> None:
+        """Show measurements; power injection-positive."""
+        self._put(103, "W", power_kw * 1000.0)
+        self._put(124, "ChaState", soc_percent)
+
     def window_kw(self) -> tuple[float, float]:
         """Least and most power it may have now, discharging positive."""
         self.refresh()

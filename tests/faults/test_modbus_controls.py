@@ -18,7 +18,7 @@ from firmware_sim.servers.modbus import BatteryUnit, InverterUnit, ModbusServer,
 from firmware_sim.servers.modbus_controls import HeartbeatUnit, LimitUnit, StorageUnit
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Applied, Refused, Setpoint, SetpointOutcome
-from marketplace_core.units import Kw
+from marketplace_core.units import Kw, Kwh
 from tests.harness.clocks import IdentityTime, WallClock, eventually
 from tests.harness.sinks import ListSink
 
@@ -31,6 +31,7 @@ class Driven:
 
     def __init__(self, adapter: ModbusAdapter, now: list[float]) -> None:
         self.adapter = adapter
+        self.sink = ListSink()
         self.now = now
         """What the unit takes for the time; its timers run on it."""
 
@@ -55,7 +56,8 @@ async def driven(
 ) -> AsyncIterator[Driven]:  # fmt: skip
     profile = DeviceProfile(
         device_id="dev-1", protocol="modbus", min_kw=Kw(-8.0), max_kw=Kw(8.0), control=kind,
-        lease=lease, lease_s=LEASE_S, fallback_kw=None if fallback_kw is None else Kw(fallback_kw),
+        lease=lease, lease_s=LEASE_S, capacity_kwh=Kwh(10.0),
+        fallback_kw=None if fallback_kw is None else Kw(fallback_kw),
     )  # fmt: skip
     async with ModbusServer({1: unit}) as server:
         endpoint = ModbusEndpoint(
@@ -66,8 +68,9 @@ async def driven(
             [endpoint], clock=WallClock(), time_map=IdentityTime(), timeout_s=2.0
         )
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(adapter.run(ListSink(), ready=lambda: None))
-            yield Driven(adapter, now)
+            lab = Driven(adapter, now)
+            running = tasks.create_task(adapter.run(lab.sink, ready=lambda: None))
+            yield lab
             running.cancel()
 
 
@@ -233,3 +236,37 @@ async def test_a_unit_in_local_control_is_refused() -> None:
         assert isinstance(outcome, Refused)
         assert "local control" in outcome.reason
         assert unit.commanded_kw() is None
+        unit.local = False
+        assert isinstance(await lab.set(3.0), Applied)
+
+
+async def test_a_unit_without_a_heartbeat_is_refused_before_any_setpoint() -> None:
+    unit = BatteryUnit("bat-1", serial="S", capacity_kwh=6.4)
+    keys = {"lease": LeaseKind.HEARTBEAT, "fallback_kw": -1.0}
+    async with driven(unit, [0.0], **keys) as lab:
+        outcome = await lab.set(3.0)
+        assert isinstance(outcome, Refused)
+        assert "no model 715" in outcome.reason
+        assert unit.commanded_kw() is None
+
+
+async def test_after_a_restart_a_limit_reads_back_in_the_unit_s_own_kilowatts() -> None:
+    """The profile says 8 kW and the unit 5: a new adapter knows before it has written anything."""
+    now = [100.0]
+    unit = LimitUnit("pv-1", serial="S", rated_kw=5.0, monotonic=lambda: now[0])
+    keys = {"kind": ControlKind.LIMIT, "control": "wmaxlim_704"}
+    async with driven(unit, now, **keys) as lab:
+        assert isinstance(await lab.set(2.0), Applied)
+    async with driven(unit, now, **keys) as lab:
+        answer = await lab.adapter.read_back("dev-1")
+        assert (answer.active, answer.setpoint_kw) == (True, 2.0)
+
+
+async def test_stored_energy_comes_from_what_the_unit_has() -> None:
+    now = [100.0]
+    unit = StorageUnit("bat-1", serial="S", most_kw=8.0, monotonic=lambda: now[0])
+    unit.publish(power_kw=-2.0, soc_percent=40.0)
+    async with driven(unit, now, kind=ControlKind.LIMIT, control="storage_124") as lab:
+        await eventually(lambda: bool(lab.sink.readings), what="a reading")
+        assert lab.sink.readings[0].power_kw == -2.0
+        assert lab.sink.readings[0].soc_kwh == pytest.approx(4.0)

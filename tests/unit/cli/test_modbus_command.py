@@ -263,7 +263,7 @@ def test_a_command_line_that_makes_no_sense_is_said(words: list[str], said: str)
     ],
 )
 def test_addresses_are_read_as_people_write_them(text: str, host: str, port: int) -> None:
-    command = flexway.get_command(None, "modbus")  # type: ignore[arg-type]
+    command = flexway.get_command(None, "modbus")
     scan = command.get_command(None, "scan")  # type: ignore[union-attr, arg-type]
     context = scan.make_context("scan", [text, "--units", "1"], resilient_parsing=False)
     assert context.params["address"] == (host, port)

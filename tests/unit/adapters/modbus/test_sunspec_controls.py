@@ -9,6 +9,7 @@ import pytest
 from adapters.modbus.choice import control_of
 from adapters.modbus.control import LIMIT_704, ActivePower, Control, PowerLimit
 from adapters.modbus.heartbeat import Beaten
+from adapters.modbus.measure import stored_kwh
 from adapters.modbus.offer import Offer, beats, offers
 from adapters.modbus.storage import StorageRates
 from adapters.modbus.sunspec import (
@@ -199,14 +200,15 @@ def test_limits_that_leave_more_than_one_power_read_back_as_no_setpoint() -> Non
 def test_storage_is_not_forced_where_the_maker_does_not_allow_it() -> None:
     unit = Registers(m124={"WChaMax": 8000})
     control = StorageRates(profile(), "enable")
-    with pytest.raises(SunSpecError, match="negative_rates = true"):
-        control.learn(unit.models(124))
+    control.learn(unit.models(124))
+    for power in (-1.0, 0.0, 1.0):
+        with pytest.raises(SunSpecError, match="negative_rates = true"):
+            control.start(power, 60.0)
 
 
 def test_storage_without_a_reference_is_refused() -> None:
     control = StorageRates(profile(kind=ControlKind.LIMIT), "enable")
-    with pytest.raises(SunSpecError, match="WChaMax"):
-        control.learn(Registers().models(124))
+    control.learn(Registers().models(124))
     with pytest.raises(SunSpecError, match="WChaMax"):
         control.start(1.0, 60.0)
 
@@ -248,16 +250,28 @@ def test_a_lease_longer_than_a_timer_of_one_register_is_the_longest_it_holds(
     assert list(control.refresh(1.0, 1e6).values()) == [0xFFFE]
 
 
-def test_heartbeat_writes_no_timer_and_needs_a_unit_that_listens() -> None:
+def test_heartbeat_writes_no_timer_and_reads_none_back() -> None:
     control = Beaten(ActivePower(profile(fallback=0.0), "enable"))
     assert list(control.start(2.0, 60.0)) == ["WSetMod", "WSet", "WSetEna"]
     assert control.refresh(2.0, 60.0) == {"WSetEna": 1}
-    with pytest.raises(SunSpecError, match="no heartbeat"):
-        control.learn({})
-    with pytest.raises(SunSpecError, match="local control"):
-        control.learn({715: {"ControllerHb": 0, "LocRemCtl": 1}})
-    control.learn({715: {"ControllerHb": 0, "LocRemCtl": 0}})
     assert control.parse({"WSetEna": 1, "WSet": 2000, "WSetRvrtRem": 0}).lease_wall_s is None
+
+
+@pytest.mark.parametrize(
+    ("model", "points", "capacity", "stored"),
+    [
+        (713, {"WHAvail": 6400}, None, 6.4),
+        (713, {"WHAvail": None}, 10.0, None),
+        (802, {"SoC": 62.5, "WHRtg": 8000}, None, 5.0),
+        (802, {"SoC": 62.5, "WHRtg": None}, 8.0, None),
+        (124, {"ChaState": 25.0}, 12.0, 3.0),
+        (124, {"ChaState": 25.0}, None, None),
+    ],
+)
+def test_stored_energy_as_each_model_says_it(
+    model: int, points: dict[str, Value], capacity: float | None, stored: float | None
+) -> None:
+    assert stored_kwh(model, points, capacity) == stored
 
 
 def test_the_control_is_the_configured_one_or_the_role_s() -> None:
