@@ -130,7 +130,7 @@ async def _scan(address: tuple[str, int], units: Sequence[int], timeout_s: float
     link = _link(address, timeout_s)
     try:
         for number, unit in enumerate(units, start=1):
-            if await _answers(link, unit):
+            if await _answers(link, unit, reached=number > 1):
                 answering.append(unit)
                 _progress(f"unit {unit} answers", lasting=True)
             _progress(f"unit {number} of {len(units)} asked, {len(answering)} answer")
@@ -141,21 +141,25 @@ async def _scan(address: tuple[str, int], units: Sequence[int], timeout_s: float
     try:
         for unit in answering:
             _progress(f"reading unit {unit}")
-            reports.append(await survey(link, unit, reports))
+            if await _answers(link, unit, reached=True):
+                reports.append(await survey(link, unit, reports))
+            else:
+                reports.append(Report(unit=unit, problem="it answered once and not again"))
     finally:
         link.close()
     _progress("")
     return merge(reports)
 
 
-async def _answers(link: ModbusLink, unit: int) -> bool:
-    """Whether a unit answers; UnitDown when the address cannot be reached at all."""
-    for pause_s in _AGAIN_S:
+async def _answers(link: ModbusLink, unit: int, *, reached: bool) -> bool:
+    """Whether a unit answers; UnitDown when the address cannot be reached.
+
+    `reached`: it could be before, so that a refused connection is tried anew for a while.
+    """
+    for pause_s in _AGAIN_S if reached else ():
         try:
             return await present(link, unit)
         except UnitDown:
-            if not link.connections:
-                raise
             await asyncio.sleep(pause_s)
     return await present(link, unit)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from adapters.modbus.link import LinkError
 from adapters.modbus.sunspec import (
     Found,
     Point,
@@ -36,10 +37,16 @@ class ModelPoints(msgspec.Struct, frozen=True):
     label: str
     points: dict[str, Point]
     values: dict[str, Value]
+    problem: str = ""
+    """Why it could not be read."""
 
 
 async def read_models(unit: SunSpecUnit, wanted: Sequence[int]) -> list[ModelPoints]:
-    """The models asked for, or all; SunSpecError when the unit has none of one of them."""
+    """The models asked for, or all.
+
+    What cannot be read is an error where it was asked for, and else stands beside the others.
+    LinkError when nothing answers, SunSpecError when the unit lacks a model that was asked for.
+    """
     chain = unit.chain
     models = chain.models if chain is not None else ()
     has = {found.model for found in models}
@@ -54,11 +61,22 @@ async def read_models(unit: SunSpecUnit, wanted: Sequence[int]) -> list[ModelPoi
         if not defined(found.model):
             read.append(ModelPoints(found, "a maker's own, not defined by SunSpec", {}, {}))
             continue
-        registers = await unit.registers_of(found)
         model = load_model(found.model)
+        try:
+            registers = await unit.registers_of(found)
+        except (LinkError, SunSpecError) as error:
+            if wanted or not _goes_on(error):
+                raise
+            read.append(ModelPoints(found, model.label, {}, {}, str(error)))
+            continue
         points = layout(model, registers).points
         read.append(ModelPoints(found, model.label, points, decode(model, registers)))
     return read
+
+
+def _goes_on(error: LinkError | SunSpecError) -> bool:
+    """Whether the unit still speaks: it refused this model, or showed nonsense in it."""
+    return isinstance(error, SunSpecError) or error.exception_code is not None
 
 
 def compared(before: Sequence[ModelPoints], now: Sequence[ModelPoints]) -> set[tuple[int, str]]:
@@ -73,6 +91,8 @@ def points_table(models: Iterable[ModelPoints], changed: Collection[tuple[int, s
     for model in models:
         found = model.found
         lines.append(f"model {found.model}  {model.label}  (at {found.address})")
+        if model.problem:
+            lines.append(f"  cannot be read: {model.problem}")
         for name, value in model.values.items():
             if value is None or name in _HIDDEN:
                 continue
@@ -91,6 +111,7 @@ def points_document(
             {
                 "model": model.found.model, "label": model.label,
                 "address": model.found.address, "length": model.found.length,
+                "problem": model.problem,
                 "points": {name: _document(model.points[name], value)
                            for name, value in model.values.items()},
             }

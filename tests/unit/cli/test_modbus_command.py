@@ -199,6 +199,25 @@ def test_read_of_a_model_that_is_not_there_names_those_that_are(street: Street) 
     assert "has no model 704; it has 1, 103, 123" in done.stderr
 
 
+def test_a_model_that_is_refused_stands_beside_those_that_are_read(street: Street) -> None:
+    class Partly(BatteryUnit):
+        def read(self, address: int, count: int) -> list[int] | None:
+            """Has model 704 in its list, and no registers for it."""
+            inside = address in self.controls() and count > 2
+            return None if inside else super().read(address, count)
+
+    street.units[6] = Partly("partly-1", serial="P-7", capacity_kwh=8.0)
+    done = run("read", street.address, "--unit", "6")
+    assert done.exit_code == 0, done.output
+    assert "cannot be read: unit 6 refuses with exception 2" in done.stdout
+    assert "WHRtg" in done.stdout
+    asked_for = run("read", street.address, "--unit", "6", "--model", "704")
+    assert asked_for.exit_code == 1
+    assert "it has no registers there" in asked_for.stderr
+    found = scanned(street, "--units", "6")[6]
+    assert "model 704: unit 6 refuses" in found["remark"]
+
+
 def test_watch_marks_what_changed(street: Street) -> None:
     class Moving(MeterUnit):
         def refresh(self) -> None:
