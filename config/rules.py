@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from config.controls import unfit_controls
 from config.findings import Finding, Location, Severity
 from config.servers import is_loopback, unfit_servers
 from config.settings import ProfileSettings, Settings
 
 Rule = Callable[[Settings], Iterator[Finding]]
-_REFRESHED = ("revert_timer", "time_to_live", "watchdog")
+_REFRESHED = ("revert_timer", "time_to_live", "heartbeat", "watchdog")
 """Leases that the gateway refreshes: they need a length, longer than the telemetry interval."""
 _IN_TOPIC = "+#/ "
 _WILDCARD = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, never bound
@@ -286,5 +287,5 @@ def _vens(settings: Settings) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _owners,
-    _profiles, _modbus, _mqtt, _vens,
+    _profiles, _modbus, unfit_controls, _mqtt, _vens,
 )  # fmt: skip

@@ -125,7 +125,9 @@ class ProfileSettings(Section):
     min_kw: float
     max_kw: float
     control: Literal["setpoint", "limit"] = "setpoint"
-    lease: Literal["revert_timer", "time_to_live", "event_end", "watchdog", "none"] = "none"
+    lease: Literal["revert_timer", "time_to_live", "event_end", "heartbeat", "watchdog", "none"] = (
+        "none"
+    )
     lease_s: float = Field(default=0.0, ge=0)
     fallback_kw: float | None = None
     capacity_kwh: float | None = None
@@ -151,6 +153,12 @@ class ModbusDeviceSettings(Section):
     role: Literal["battery", "inverter", "meter"]
     serial: str = ""
     meter_sign: Literal[-1, 1] = 1
+    control: Literal["wset", "wmaxlim_704", "wmaxlim_123", "storage_124"] | None = None
+    """How it is driven; without it a battery by wset, an inverter by wmaxlim_123."""
+    lease_restarts_on: Literal["timer", "value", "enable"] = "enable"
+    """Which write restarts its revert timer."""
+    negative_rates: bool = False
+    """storage_124 only: its maker takes negative rates, so that it can be forced."""
     profile: ProfileSettings
 
 

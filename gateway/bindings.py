@@ -43,6 +43,8 @@ def modbus_endpoints(settings: Settings) -> list[ModbusEndpoint]:
         ModbusEndpoint(
             device_id=device.device_id, host=device.host, port=device.port, unit=device.unit,
             role=device.role, serial=device.serial, meter_sign=device.meter_sign,
+            control=device.control, lease_restarts_on=device.lease_restarts_on,
+            negative_rates=device.negative_rates,
             profile=device_profile(device.device_id, "modbus", device.profile),
         )
         for device in settings.modbus.devices

@@ -6,18 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Literal
 
 import msgspec
 import structlog
 
 from adapters.base import refuse
-from adapters.modbus.control import ActivePower, Control, InForce, PowerLimit, RestartsOn
+from adapters.modbus.choice import Role, control_of
+from adapters.modbus.control import Control, InForce, RestartsOn
+from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.link import COMMAND, LinkError, ModbusLink
+from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, stored_kwh
+from adapters.modbus.offer import ControlName
 from adapters.modbus.silence import Silence
 from adapters.modbus.sunspec import SunSpecError, Value
 from adapters.modbus.unit import MaybeWritten, SunSpecUnit
-from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import (
     Applied,
     ReadBack,
@@ -33,13 +36,11 @@ from marketplace_core.units import Kw
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
-Role = Literal["battery", "inverter", "meter"]
 _POWER_MODELS: dict[Role, tuple[int, ...]] = {
-    "battery": (701, 103, 101),
-    "inverter": (701, 103, 101),
-    "meter": (203, 202, 201, 204),
+    "battery": INVERTER_MODELS,
+    "inverter": INVERTER_MODELS,
+    "meter": METER_MODELS,
 }
-_STORAGE = 713
 _READ_BACK_KW = 0.05
 """Registers are scaled integers: a read-back this near is the setpoint."""
 _TIMER_S = 2.0
@@ -62,25 +63,32 @@ class ModbusEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Checked before the first write on every connection; empty = any."""
     meter_sign: int = 1
     """-1 where the meter counts import as positive."""
+    control: ControlName | None = None
+    """How it is driven; None = as its role suggests."""
     lease_restarts_on: RestartsOn = "enable"
+    negative_rates: bool = False
+    """Whether its maker takes negative rates (model 124)."""
 
 
 class _Bound:
     """An endpoint, its unit and what the adapter last did with it."""
 
-    def __init__(self, endpoint: ModbusEndpoint, link: ModbusLink) -> None:
+    def __init__(
+        self, endpoint: ModbusEndpoint, link: ModbusLink, monotonic: Callable[[], float]
+    ) -> None:
         self.endpoint = endpoint
         self.unit = SunSpecUnit(link, endpoint.unit)
         self.held: Setpoint | None = None
         self.newest: dict[str, int] = {}
         self.heard: datetime | None = None
         self.busy = asyncio.Lock()
-        profile, restarts_on = endpoint.profile, endpoint.lease_restarts_on
-        self.control: Control | None = None
-        if endpoint.role == "battery":
-            self.control = ActivePower(profile, restarts_on)
-        elif endpoint.role == "inverter":
-            self.control = PowerLimit(profile, restarts_on)
+        self.control = control_of(
+            endpoint.profile, endpoint.role, endpoint.control, endpoint.lease_restarts_on,
+            negative_rates=endpoint.negative_rates,
+        )  # fmt: skip
+        self.heartbeat: Heartbeat | None = None
+        if endpoint.profile.lease is LeaseKind.HEARTBEAT:
+            self.heartbeat = Heartbeat(self.unit, monotonic=monotonic)
 
 
 class ModbusAdapter:
@@ -105,7 +113,7 @@ class ModbusAdapter:
             key = (endpoint.host, endpoint.port)
             if key not in self._links:
                 self._links[key] = ModbusLink(*key, timeout_s=timeout_s, monotonic=clock.monotonic)
-            self._bound[endpoint.device_id] = _Bound(endpoint, self._links[key])
+            self._bound[endpoint.device_id] = _Bound(endpoint, self._links[key], clock.monotonic)
 
     def profiles(self) -> Sequence[DeviceProfile]:
         """Every unit of this adapter."""
@@ -126,6 +134,8 @@ class ModbusAdapter:
             async with asyncio.TaskGroup() as tasks:
                 for bound in self._bound.values():
                     tasks.create_task(self._poll(bound, sink))
+                    if bound.heartbeat is not None:
+                        tasks.create_task(bound.heartbeat.run())
         finally:
             self.close()
 
@@ -165,6 +175,8 @@ class ModbusAdapter:
             )
         if isinstance(outcome, Applied):
             bound.held = None
+            if bound.heartbeat is not None:
+                bound.heartbeat.drop()
         return outcome
 
     async def read_back(self, device_id: str) -> ReadBack:
@@ -173,6 +185,7 @@ class ModbusAdapter:
         if bound is None or bound.control is None:
             raise DeviceError("no such controllable unit", device_id=device_id, retryable=False)
         try:
+            await bound.unit.inform(bound.control)
             in_force = bound.control.parse(await bound.unit.read(bound.control.model, COMMAND))
         except (LinkError, SunSpecError) as error:
             raise DeviceError(str(error), device_id=device_id, retryable=True) from error
@@ -202,6 +215,8 @@ class ModbusAdapter:
                     return outcome
             outcome = await self._set(bound, setpoint, lambda c: c.start(setpoint.power_kw, lease))
         bound.held = setpoint if isinstance(outcome, Applied) else None
+        if bound.held is None and bound.heartbeat is not None:
+            bound.heartbeat.drop()  # nothing is known to be held: let it fall back
         return outcome
 
     async def _set(
@@ -211,11 +226,13 @@ class ModbusAdapter:
 
         def matches(in_force: InForce) -> bool:
             power = in_force.power_kw
-            near = power is not None and abs(power - setpoint.power_kw) <= _READ_BACK_KW
+            near = power is not None and abs(power - setpoint.power_kw) <= max(
+                _READ_BACK_KW, in_force.step_kw
+            )
             stands_still = in_force.lease_wall_s == 0 and lease_s >= _TIMER_S
             return in_force.active and near and not stands_still
 
-        return await self._write(bound, setpoint.id, points, matches)
+        return await self._write(bound, setpoint.id, points, matches, beat_s=lease_s)
 
     async def _write(
         self,
@@ -223,8 +240,10 @@ class ModbusAdapter:
         setpoint_id: str,
         points: Callable[[Control], dict[str, float]],
         matches: Callable[[InForce], bool],
+        *,
+        beat_s: float = 0.0,
     ) -> SetpointOutcome:
-        """Identity, writes in order, read back: told apart by how far it came."""
+        """Identity, heartbeat, writes in order, read back: told apart by how far it came."""
         device_id, control = bound.endpoint.device_id, bound.control
         at = self._clock.now()
         if control is None:
@@ -232,6 +251,9 @@ class ModbusAdapter:
             return Refused(setpoint_id=setpoint_id, device_id=device_id, at=at, reason=reason)
         try:
             await bound.unit.verify(bound.endpoint.serial)
+            await bound.unit.inform(control)
+            if bound.heartbeat is not None and beat_s:
+                await bound.heartbeat.hold(beat_s)
             await bound.unit.write(control.model, points(control))
             in_force = await self._confirm(bound, control)
         except SunSpecError as error:
@@ -291,9 +313,10 @@ class ModbusAdapter:
         endpoint = bound.endpoint
         measured = await self._measured(bound)
         power_kw, stored = _power(endpoint, measured), None
-        if endpoint.role == "battery" and _STORAGE in bound.unit.addresses:
-            available = (await bound.unit.read(_STORAGE)).get("WHAvail")
-            stored = available / 1000.0 if isinstance(available, int | float) else None
+        model = next((model for model in STORED if model in bound.unit.addresses), None)
+        if endpoint.role == "battery" and model is not None:
+            points = await bound.unit.read(model)
+            stored = stored_kwh(model, points, endpoint.profile.capacity_kwh)
         longest = _GAP_INTERVALS * endpoint.profile.telemetry_s
         since = endpoint.profile.telemetry_s
         if last is not None:

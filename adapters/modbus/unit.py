@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
+from adapters.modbus.control import Control
 from adapters.modbus.link import COMMAND, POLL, LinkError, ModbusLink, UnitDown
 from adapters.modbus.sunspec import (
-    BASES,
-    END_MODEL,
-    HEADER,
-    MARKER,
+    Chain,
+    Found,
+    Model,
     SunSpecError,
     Value,
     decode,
     encode,
+    layout,
     load_model,
     scale_of,
+    walk,
 )
 
-_COMMON = 1
-_MOST_MODELS = 64
-_ILLEGAL_ADDRESS = 2
+_COMMON: Final = 1
+_NOT_THERE: Final = frozenset({2, 3})
+"""Illegal address, illegal value: what a unit answers where it has no registers."""
+_ONE_REQUEST: Final = 120
+"""Registers that come in one answer, and so belong together; the protocol allows 125."""
+_TRIES: Final = 3
 
 
 class MaybeWritten(LinkError):  # noqa: N818 - says what is known, not what went wrong
@@ -43,23 +49,24 @@ class SunSpecUnit:
     def __init__(self, link: ModbusLink, unit: int) -> None:
         self.link = link
         self.number = unit
+        self.chain: Chain | None = None
+        """What `discover` found."""
         self.addresses: dict[int, int] = {}
-        """Model id -> address of its header; filled by `discover`."""
-        self._known_on = -1
+        """Model id -> address of its header (of the first, where there are two); filled by
+        `discover`."""
+        self._known_on = self._informed_on = -1
+        self._exponents: dict[int, tuple[int, ...]] = {}
+        """Address of a model that takes several requests -> scale factors that it showed last."""
 
     async def discover(self, lane: int = POLL) -> None:
         """Find the models; LinkError when it does not answer, SunSpecError when it has none."""
-        base = await self._base(lane)
-        address, addresses = base + len(MARKER), dict[int, int]()
-        for _ in range(_MOST_MODELS):
-            number, length = await self.link.read(self.number, address, HEADER, lane)
-            if number == END_MODEL:
-                break
-            addresses.setdefault(number, address)
-            address += HEADER + length
-        if _COMMON not in addresses:
-            raise SunSpecError("the unit has no common model")
-        self.addresses = addresses
+        chain = await self._walked(lane)
+        if chain.first(_COMMON) is None:
+            raise SunSpecError(f"the unit has no common model ({chain.remark or 'chain complete'})")
+        addresses: dict[int, int] = {}
+        for found in chain.models:
+            addresses.setdefault(found.model, found.address)
+        self.chain, self.addresses = chain, addresses
 
     async def identity(self, lane: int = POLL) -> Identity:
         """Who the unit says it is."""
@@ -76,28 +83,45 @@ class SunSpecUnit:
             raise SunSpecError(f"serial number {found.serial!r} instead of {serial!r}")
         self._known_on = self.link.connections
 
+    async def inform(self, control: Control) -> None:
+        """Let a control learn what it needs of this unit, once per connection.
+
+        SunSpecError when the unit has no such control.
+        """
+        if self.chain is None:
+            await self.discover(COMMAND)
+        if self._informed_on == self.link.connections:
+            return
+        if control.model not in self.addresses:
+            listed = ", ".join(map(str, sorted(self.addresses)))
+            raise SunSpecError(f"the unit has no model {control.model}; it has {listed}")
+        wanted = set(control.reference) & self.addresses.keys()
+        control.learn({number: await self.read(number, COMMAND) for number in sorted(wanted)})
+        self._informed_on = self.link.connections
+
     async def read(self, number: int, lane: int = POLL) -> dict[str, Value]:
-        """Every point of a model, scaled."""
-        if not self.addresses:
-            await self.discover(lane)
-        return decode(load_model(number), await self._registers(number, lane))
+        """Every point of a model, scaled by the scale factors of the same read."""
+        return decode(load_model(number), await self.registers(number, lane))
 
     async def write(self, number: int, values: Mapping[str, float]) -> None:
         """Write points in the order given, one request each.
 
+        The model is read just before: a scale factor may have changed.
+
         Raises:
             MaybeWritten: an answer stayed out after something may have been written.
             LinkError: nothing was written, or the unit refused (`exception_code`).
-            SunSpecError: a point cannot hold its value, or the unit lacks the model.
+            SunSpecError: a point cannot hold its value, or the unit lacks the model or point.
         """
         model = load_model(number)
-        registers = await self._registers(number, COMMAND)
+        registers = await self.registers(number, COMMAND)
+        points = layout(model, registers).points
         encoded = [
             (name, encode(model, name, value, scale_of(model, name, registers)))
             for name, value in values.items()
         ]
         for done, (name, words) in enumerate(encoded):
-            address = self.addresses[number] + model.points[name].offset
+            address = self.addresses[number] + points[name].offset
             try:
                 await self.link.write(self.number, address, words)
             except LinkError as error:
@@ -106,19 +130,86 @@ class SunSpecUnit:
                     raise MaybeWritten(str(error)) from error
                 raise
 
-    async def _registers(self, number: int, lane: int) -> list[int]:
-        if number not in self.addresses:
+    async def registers(self, number: int, lane: int = POLL) -> list[int]:
+        """Registers of a model, from its header to where the unit says that it ends."""
+        if self.chain is None:
+            await self.discover(lane)
+        found = self.chain.first(number) if self.chain is not None else None
+        if found is None:
             raise SunSpecError(f"the unit has no model {number}")
-        return await self.link.read(
-            self.number, self.addresses[number], load_model(number).length, lane
-        )
+        return await self.registers_of(found, lane)
 
-    async def _base(self, lane: int) -> int:
-        for base in BASES:
+    async def registers_of(self, found: Found, lane: int = POLL) -> list[int]:
+        """Registers of one model of the chain, with scale factors that held all the while.
+
+        A model that takes several requests is read again when its scale factors changed
+        meanwhile; SunSpecError when they do not keep still.
+        """
+        if found.length <= _ONE_REQUEST:
+            return await self.link.read(self.number, found.address, found.length, lane)
+        model = load_model(found.model)
+        for _ in range(_TRIES):
+            registers, last = await self._in_parts(model, found, lane)
+            before = self._exponents.get(found.address)
+            after = await self._exponents_after(model, found, registers, last, lane)
+            self._exponents[found.address] = after
+            if after in (before, ()) and after == _exponents(model, registers):
+                return registers
+        raise SunSpecError(f"scale factors of model {found.model} change while it is read")
+
+    async def _in_parts(self, model: Model, found: Found, lane: int) -> tuple[list[int], int]:
+        """Registers of a long model, and where its last request began.
+
+        Scale factors that stand at its end come together, in the last request.
+        """
+        registers: list[int] = []
+        last, scales = 0, _scale_places(model, [0] * model.length)
+        while len(registers) < found.length:
+            last = len(registers)
+            count = min(_ONE_REQUEST, found.length - last)
+            if (
+                scales
+                and last < scales[0] < last + count < found.length <= scales[0] + _ONE_REQUEST
+            ):
+                count = scales[0] - last
+            registers += await self.link.read(self.number, found.address + last, count, lane)
+        return registers, last
+
+    async def _exponents_after(
+        self, model: Model, found: Found, registers: list[int], last: int, lane: int
+    ) -> tuple[int, ...]:
+        """Scale factors once everything else is read: asked again where they came too early."""
+        places = _scale_places(model, registers)
+        if not places or places[0] >= last:
+            return tuple(registers[place] for place in places)
+        again = list(registers)
+        for start in range(places[0], places[-1] + 1, _ONE_REQUEST):
+            count = min(_ONE_REQUEST, places[-1] + 1 - start)
+            part = await self.link.read(self.number, found.address + start, count, lane)
+            again[start : start + count] = part
+        return tuple(again[place] for place in places)
+
+    async def _walked(self, lane: int) -> Chain:
+        steps = walk()
+        ask = next(steps)
+        while True:
+            answer: list[int] | None = None
             try:
-                if tuple(await self.link.read(self.number, base, len(MARKER), lane)) == MARKER:
-                    return base
+                answer = await self.link.read(self.number, *ask, lane)
             except LinkError as error:
-                if error.exception_code != _ILLEGAL_ADDRESS:
+                if error.exception_code not in _NOT_THERE:
                     raise
-        raise SunSpecError("no SunSpec marker at any base address")
+            try:
+                ask = steps.send(answer)
+            except StopIteration as done:
+                chain: Chain = done.value
+                return chain
+
+
+def _scale_places(model: Model, registers: list[int]) -> list[int]:
+    points = layout(model, registers).points.values()
+    return [point.offset for point in points if point.type == "sunssf"]
+
+
+def _exponents(model: Model, registers: list[int]) -> tuple[int, ...]:
+    return tuple(registers[place] for place in _scale_places(model, registers))

@@ -56,10 +56,12 @@ class Unit:
         models: Sequence[int],
         *,
         serial: str,
+        base: int = BASES[0],
         monotonic: Callable[[], float] = time.monotonic,
         log: Log = lambda _entry: None,
     ) -> None:
         """`log` hears of every read and write of a control model and of every effect."""
+        self._base = base
         self.device_id = device_id
         self.faults = Faults()
         self._monotonic = monotonic
@@ -71,7 +73,7 @@ class Unit:
 
     def read(self, address: int, count: int) -> list[int] | None:
         """Registers, or None when the unit has none there."""
-        start = address - BASES[0]
+        start = address - self._base
         if not 0 <= start <= start + count <= len(self._registers):
             return None
         self.refresh()
@@ -80,7 +82,7 @@ class Unit:
 
     def write(self, address: int, values: Sequence[int]) -> bool:
         """Store registers and act on them; False when there are none at the address."""
-        start = address - BASES[0]
+        start = address - self._base
         if not 0 <= start <= start + len(values) <= len(self._registers):
             return False
         self._note("write", address, len(values), list(values))
@@ -103,24 +105,21 @@ class Unit:
         registers = list(MARKER)
         for number in models:
             model = load_model(number)
-            self._address[number] = BASES[0] + len(registers)
+            self._address[number] = self._base + len(registers)
             body = [0] * model.length
-            for point in model.points.values():
-                if point.type == "sunssf":
-                    body[point.offset] = 0
             body[0], body[1] = number, model.length - 2
             registers += body
         return [*registers, END_MODEL, 0]
 
     def _put(self, number: int, name: str, value: float | str, scale: int = 0) -> None:
         model = load_model(number)
-        start = self._address[number] - BASES[0] + model.points[name].offset
+        start = self._address[number] - self._base + model.points[name].offset
         words = encode(model, name, value, scale)
         self._registers[start : start + len(words)] = words
 
     def _get(self, number: int, name: str) -> int:
         point = load_model(number).points[name]
-        start = self._address[number] - BASES[0] + point.offset
+        start = self._address[number] - self._base + point.offset
         words = self._registers[start : start + point.size]
         data = struct.pack(f">{point.size}H", *words)
         return int.from_bytes(data, "big", signed=point.type.startswith(("int", "sunssf")))
@@ -152,6 +151,7 @@ class BatteryUnit(Unit):
         self._put(704, "WSetMod", 1)
         self._put(713, "WH_SF", 0)
         self._put(713, "WHRtg", capacity_kwh * 1000.0)
+        self._capacity_kwh = capacity_kwh
 
     def controls(self) -> range:
         """Model 704."""
@@ -168,6 +168,7 @@ class BatteryUnit(Unit):
         """Show measurements; power injection-positive."""
         self._put(701, "W", power_kw * 1000.0)
         self._put(713, "WHAvail", soc_kwh * 1000.0)
+        self._put(713, "SoC", max(0.0, 100.0 * soc_kwh / self._capacity_kwh))
 
     def refresh(self) -> None:
         """Count the revert timer down; revert when it has run out."""

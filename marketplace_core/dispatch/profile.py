@@ -31,6 +31,9 @@ class LeaseKind(enum.Enum):
     """The command carries a relative time to live that the device itself counts down."""
     EVENT_END = "event_end"
     """The command is an event with a start and a duration (OpenADR)."""
+    HEARTBEAT = "heartbeat"
+    """The gateway counts up a register each second; when it stops, the unit goes to the fallback
+    that its profile declares (SunSpec model 715)."""
     WATCHDOG = "watchdog"
     """The gateway returns the device to its fallback; lost when the gateway is lost."""
     NONE = "none"

@@ -14,7 +14,9 @@ from marketplace_core.ports import Clock
 
 _TIMER_S: Final = 1.0
 """Wall seconds: timers in devices count whole ones."""
-_REFRESHED = (LeaseKind.REVERT_TIMER, LeaseKind.TIME_TO_LIVE, LeaseKind.WATCHDOG)
+_REFRESHED = (
+    LeaseKind.REVERT_TIMER, LeaseKind.TIME_TO_LIVE, LeaseKind.HEARTBEAT, LeaseKind.WATCHDOG,
+)  # fmt: skip
 
 
 @dataclass

@@ -21,7 +21,7 @@ except SystemExit:
 """
 
 
-@pytest.mark.parametrize("name", ["check", "demo", "journal", "serve"])
+@pytest.mark.parametrize("name", ["check", "demo", "journal", "modbus", "serve"])
 def test_a_command_is_listed_and_explains_itself(name: str) -> None:
     assert name in CliRunner().invoke(flexway, ["--help"]).output
     done = CliRunner().invoke(flexway, [name, "--help"])

@@ -140,6 +140,7 @@ async def test_what_was_on_its_way_is_followed_by_another_stop() -> None:
         (StopMeaning.FALLBACK, LeaseKind.REVERT_TIMER, "hold -1"),
         # Nobody would end a value at these: they are released.
         (StopMeaning.ZERO, LeaseKind.WATCHDOG, "release ord_1 2"),
+        (StopMeaning.ZERO, LeaseKind.HEARTBEAT, "release ord_1 2"),
         (StopMeaning.FALLBACK, LeaseKind.EVENT_END, "release ord_1 2"),
     ],
 )

@@ -37,10 +37,10 @@ class Clock:
         raise AssertionError(at)
 
 
-def held(clock: Clock) -> Held:
+def held(clock: Clock, lease: LeaseKind = LeaseKind.TIME_TO_LIVE) -> Held:
     profile = DeviceProfile(
         device_id="ev-1", protocol="mqtt", min_kw=Kw(-7.0), max_kw=Kw(0.0),
-        lease=LeaseKind.TIME_TO_LIVE, lease_s=600.0,
+        lease=lease, lease_s=600.0,
     )  # fmt: skip
     setpoint = Setpoint(
         id="spt_1", order_id="ord_1", revision=0, device_id="ev-1", power_kw=Kw(-2.0),
@@ -81,3 +81,9 @@ def test_a_lease_as_long_as_the_setpoint_is_looked_after_once() -> None:
     clock.wall = 900.0
     one.renew(clock, 300.0)
     assert one.retry_at == math.inf
+
+
+@pytest.mark.parametrize("lease", list(LeaseKind))
+def test_every_lease_but_one_that_ends_by_itself_is_refreshed(lease: LeaseKind) -> None:
+    ends_by_itself = lease in {LeaseKind.EVENT_END, LeaseKind.NONE}
+    assert held(Clock(1.0), lease).refreshed is not ends_by_itself

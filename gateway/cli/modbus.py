@@ -1,0 +1,247 @@
+"""`flexway modbus`: what an installer asks the units beside an edge box. Reads only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Final, TypeVar
+
+import click
+
+from adapters.modbus.link import LinkError, ModbusLink, UnitDown
+from adapters.modbus.sunspec import NoMarkerError, SunSpecError
+from adapters.modbus.survey import Report, merge, present, survey
+from adapters.modbus.unit import SunSpecUnit
+from gateway.cli import modbus_arguments as given
+from gateway.cli.modbus_arguments import DETAIL_S
+from gateway.cli.modbus_tables import (
+    ModelPoints,
+    compared,
+    points_document,
+    points_table,
+    read_models,
+    scan_document,
+    scan_table,
+)
+
+T = TypeVar("T")
+_AGAIN_S: Final = (0.1, 0.2, 0.4, 0.8)
+"""Seconds before a connection is tried anew: many devices take one at a time, and are slow to
+notice that it has gone."""
+_REFUSALS: Final = {
+    1: "it does not know this function",
+    2: "it has no registers there",
+    3: "it does not take this request",
+    4: "it failed while answering",
+    6: "it is busy: ask again",
+    10: "the gateway has no way to that unit",
+    11: "the gateway hears nothing from that unit",
+}
+"""Modbus Application Protocol 1.1b3, section 7."""
+_EXAMPLES: Final = """\b
+Examples:
+  flexway modbus scan 192.168.1.40
+  flexway modbus scan 192.168.1.40:1502 --units 1-10,126 --json
+  flexway modbus read 192.168.1.40 --unit 1 --model 103 --model 123
+  flexway modbus watch 192.168.1.40 --unit 1 --model 704 --every 2
+"""
+
+
+@click.group(epilog=_EXAMPLES)
+def modbus() -> None:
+    """Find SunSpec units behind a Modbus TCP address and read them; never writes."""
+
+
+@modbus.command(epilog=_EXAMPLES)
+@given.address
+@given.units
+@given.absence
+@given.as_json
+def scan(
+    address: tuple[str, int], units: tuple[int, ...], timeout_s: float, *, as_json: bool
+) -> None:
+    """Find the units at an address: what each is, measures now, and can be driven by.
+
+    Each number is asked once for two registers; who answers is then read in full, with
+    three seconds per request. Exit code 1: nobody answers.
+    """
+    reports = _run(address, _scan(address, units, timeout_s))
+    if as_json:
+        click.echo(json.dumps(scan_document(address, reports)))
+    elif reports:
+        click.echo(scan_table(reports))
+    if not reports:
+        host, port = address
+        click.echo(
+            f"{host}:{port} takes connections, but no unit answers within {timeout_s:g} s: check "
+            "that Modbus is switched on in the device, --units, and a longer --timeout", err=True,
+        )  # fmt: skip
+        sys.exit(1)
+
+
+@modbus.command(epilog=_EXAMPLES)
+@given.address
+@given.unit
+@given.models
+@given.patience
+@given.as_json
+def read(
+    address: tuple[str, int], unit: int, wanted: tuple[int, ...], timeout_s: float, *,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print a unit's points with their units, scale factors applied."""
+
+    async def work(asked: SunSpecUnit) -> list[ModelPoints]:
+        return await read_models(asked, wanted)
+
+    models = _run(address, _with_unit(address, unit, timeout_s, work), timeout_s)
+    if as_json:
+        click.echo(json.dumps(points_document(address, unit, models)))
+    else:
+        click.echo(points_table(models))
+
+
+@modbus.command(epilog=_EXAMPLES)
+@given.address
+@given.unit
+@given.models
+@given.patience
+@given.every
+@given.times
+def watch(
+    address: tuple[str, int], unit: int, wanted: tuple[int, ...], timeout_s: float, *,
+    every_s: float, times: int | None,
+) -> None:  # fmt: skip
+    """Read a unit again and again; what changed is marked with a star."""
+
+    async def work(asked: SunSpecUnit) -> None:
+        await _watch(asked, wanted, every_s, times)
+
+    _run(address, _with_unit(address, unit, timeout_s, work), timeout_s)
+
+
+async def _scan(address: tuple[str, int], units: Sequence[int], timeout_s: float) -> list[Report]:
+    """Who answers, by a short wait each; then everybody who did, in full."""
+    answering: list[int] = []
+    link = _link(address, timeout_s)
+    try:
+        for number, unit in enumerate(units, start=1):
+            if await _answers(link, unit, reached=number > 1):
+                answering.append(unit)
+                _progress(f"unit {unit} answers", lasting=True)
+            _progress(f"unit {number} of {len(units)} asked, {len(answering)} answer")
+    finally:
+        link.close()
+    reports: list[Report] = []
+    link = _link(address, DETAIL_S)
+    try:
+        for unit in answering:
+            _progress(f"reading unit {unit}")
+            if await _answers(link, unit, reached=True):
+                reports.append(await survey(link, unit, reports))
+            else:
+                reports.append(Report(unit=unit, problem="it answered once and not again"))
+    finally:
+        link.close()
+    _progress("")
+    return merge(reports)
+
+
+async def _answers(link: ModbusLink, unit: int, *, reached: bool) -> bool:
+    """Whether a unit answers; UnitDown when the address cannot be reached.
+
+    `reached`: it could be before, so that a refused connection is tried anew for a while.
+    """
+    for pause_s in _AGAIN_S if reached else ():
+        try:
+            return await present(link, unit)
+        except UnitDown:
+            await asyncio.sleep(pause_s)
+    return await present(link, unit)
+
+
+async def _watch(
+    unit: SunSpecUnit, wanted: Sequence[int], every_s: float, times: int | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    before = await read_models(unit, wanted)
+    click.echo(points_table(before))
+    done, due = 1, loop.time()
+    while times is None or done < times:
+        due = max(due + every_s, loop.time())
+        await asyncio.sleep(due - loop.time())
+        done += 1
+        stamp = datetime.now().astimezone().isoformat(timespec="seconds")
+        try:
+            now = await read_models(unit, wanted)
+        except (LinkError, SunSpecError) as error:
+            click.echo(f"\n{stamp}  no reading: {error}")
+            continue
+        changed = compared(before, now)
+        if sys.stdout.isatty():
+            click.clear()
+        click.echo(f"\n{stamp}  {len(changed)} changed\n{points_table(now, changed)}")
+        before = now
+
+
+async def _with_unit(
+    address: tuple[str, int], unit: int, timeout_s: float,
+    work: Callable[[SunSpecUnit], Awaitable[T]],
+) -> T:  # fmt: skip
+    link = _link(address, timeout_s)
+    try:
+        asked = SunSpecUnit(link, unit)
+        await asked.discover()
+        return await work(asked)
+    finally:
+        link.close()
+
+
+def _link(address: tuple[str, int], timeout_s: float) -> ModbusLink:
+    loop = asyncio.get_running_loop()
+    return ModbusLink(*address, timeout_s=timeout_s, monotonic=loop.time)
+
+
+def _run(address: tuple[str, int], work: Awaitable[T], timeout_s: float = 0.0) -> T:
+    """Run until done; what a unit or the network says becomes one clear line."""
+
+    async def whole() -> T:
+        return await work
+
+    # The library tells every lost frame in a line of its own: here it is the answer itself.
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+    try:
+        return asyncio.run(whole())
+    except (LinkError, SunSpecError) as error:
+        raise click.ClickException(_words(address, error, timeout_s)) from error
+
+
+def _words(address: tuple[str, int], error: LinkError | SunSpecError, timeout_s: float) -> str:
+    """What went wrong, and what to do about it."""
+    if isinstance(error, UnitDown):
+        return (
+            f"{error}: check that the device is on, the address, and that Modbus TCP is switched "
+            f"on there and takes connections at port {address[1]}"
+        )
+    if isinstance(error, NoMarkerError):
+        return f"{error}: it is no SunSpec device, or SunSpec is switched off in its settings"
+    if isinstance(error, SunSpecError):
+        return str(error)
+    if error.exception_code is not None:
+        return f"{error}: {_REFUSALS.get(error.exception_code, 'for a reason of its own')}"
+    return (
+        f"{error}: there is no such unit, or it takes longer than {timeout_s:g} s; "
+        "`flexway modbus scan` shows who answers"
+    )
+
+
+def _progress(text: str, *, lasting: bool = False) -> None:
+    """One line on stderr that is written over; where nobody looks on, only what lasts."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{text}", err=True, nl=lasting)
+    elif lasting:
+        click.echo(text, err=True)

@@ -1,0 +1,85 @@
+"""Arguments and options of `flexway modbus`."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+import click
+
+DETAIL_S: Final = 3.0
+"""Seconds that one request to a unit that is there may take: a serial line at 9600 baud needs a
+third of a second for the longest answer."""
+_UNITS: Final = range(248)
+_PORTS: Final = range(1, 0x1_0000)
+_PORT: Final = "502"
+
+
+def _endpoint(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, int]:
+    """HOST or HOST:PORT; an IPv6 address with a port stands in brackets."""
+    host, colon, port = text.rpartition(":")
+    bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not colon or bare_ipv6 or text.endswith("]"):
+        host, port = text, _PORT
+    host = host.removeprefix("[").removesuffix("]")
+    if (
+        not host
+        or (":" in host and not _is_ipv6(host))
+        or not port.isdecimal()
+        or int(port) not in _PORTS
+    ):
+        raise click.BadParameter(f"{text!r} is no HOST or HOST:PORT, such as 192.168.1.40:502")
+    return host, int(port)
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    """1-10,126: every number once, in the order given."""
+    units: dict[int, None] = {}
+    for part in map(str.strip, text.split(",")):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()):
+            raise click.BadParameter(f"{part!r} is no unit number or range, such as 1-10")
+        if not int(first) <= int(last) < len(_UNITS):
+            raise click.BadParameter(f"{part!r}: units go from 0 to 247, the lower first")
+        units |= dict.fromkeys(range(int(first), int(last) + 1))
+    return tuple(units)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+address = click.argument("address", callback=_endpoint, metavar="HOST[:PORT]")
+units = click.option(
+    "--units", default="1-247", show_default=True, callback=_numbers,
+    help="Which numbers to ask, as 1-10,126.",
+)  # fmt: skip
+unit = click.option(
+    "--unit", required=True, type=click.IntRange(0, len(_UNITS) - 1),
+    help="Unit number; `flexway modbus scan` finds it.",
+)  # fmt: skip
+models = click.option(
+    "--model", "wanted", multiple=True, type=click.IntRange(1, 0xFFFE),
+    help="SunSpec model; again for more. Without it: all that the unit has.",
+)  # fmt: skip
+patience = click.option(
+    "--timeout", "timeout_s", default=DETAIL_S, show_default=True,
+    type=click.FloatRange(min=0.05), help="Seconds that one request may take.",
+)  # fmt: skip
+absence = click.option(
+    "--timeout", "timeout_s", default=0.5, show_default=True, type=click.FloatRange(min=0.05),
+    help="Seconds after which a unit number counts as free. Half a second is enough for a unit "
+    "behind a serial gateway; 247 free numbers then cost two minutes. A device on the network "
+    "itself answers within 0.1.",
+)  # fmt: skip
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document for programs.")
+every = click.option(
+    "--every", "every_s", default=1.0, show_default=True, type=click.FloatRange(min=0.1),
+    help="Seconds between two reads.",
+)  # fmt: skip
+times = click.option("--times", type=click.IntRange(min=1), help="End after so many reads.")
