@@ -68,23 +68,34 @@ class LineLink:
         self._free_at = 0.0
         """Monotonic: the line's own silence, or another master's turn, lasts until then."""
         self._release: asyncio.TimerHandle | None = None
+        self._most: dict[int, int] = {}
         self._outstanding: dict[int, tuple[int, int]] = {}
         """RTU: address and registers of what a unit may still answer late; 0 for a write."""
         self.connections = 0
         """How often the connection was made: identity is checked anew after each."""
 
+    def limit(self, unit: int, registers: int) -> None:
+        """Read no more registers of a unit in one request; what is longer takes several."""
+        self._most[unit] = registers
+
     async def read(self, unit: int, address: int, count: int, lane: int = POLL) -> list[int]:
         """Holding registers; raises LinkError."""
         registers: list[int] = []
         while len(registers) < count:
-            part = min(_MOST_REGISTERS, count - len(registers))
+            part = min(self._most.get(unit, _MOST_REGISTERS), count - len(registers))
             start = address + len(registers)
             registers += await self._hold(lane, partial(self._read, unit, start, part))
         return registers
 
-    async def write(self, unit: int, address: int, values: Sequence[int]) -> None:
-        """Write registers in one request; raises LinkError. UnitDown = nothing was written."""
-        await self._hold(COMMAND, partial(self._write, unit, address, list(values)))
+    async def write(
+        self, unit: int, address: int, values: Sequence[int], *, connection: int | None = None
+    ) -> None:
+        """Write registers in one request; raises LinkError. UnitDown = nothing was written.
+
+        `connection`: the one (by `connections`) on which the unit's identity was checked; on
+        another nothing is written.
+        """
+        await self._hold(COMMAND, partial(self._write, unit, address, list(values), connection))
 
     def down(self, unit: int) -> bool:
         """Whether the unit's breaker is open."""
@@ -139,8 +150,12 @@ class LineLink:
             raise self._astray(unit, words, (address, count))
         return registers
 
-    async def _write(self, unit: int, address: int, values: list[int]) -> None:
+    async def _write(
+        self, unit: int, address: int, values: list[int], connection: int | None
+    ) -> None:
         client = await self._connect(unit)
+        if connection not in {None, self.connections}:
+            raise UnitDown(f"{self.line.name} was connected anew: who is there was not checked")
         if unit in self._outstanding:
             await self._resynchronise(client, unit)
         request = client.write_registers(address, values, device_id=unit)
