@@ -7,6 +7,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from config.findings import Finding, Location, Severity
+from config.modbus import unfit_modbus, ungoverned
 from config.servers import is_loopback, unfit_servers
 from config.settings import ProfileSettings, Settings
 
@@ -93,6 +94,8 @@ def _owners(settings: Settings) -> Iterator[Finding]:
 def _profiles(settings: Settings) -> Iterator[Finding]:
     for bound in devices_of(settings):
         yield from _profile(bound)
+        if bound.location[0] != "modbus":
+            yield from ungoverned(bound.profile, (*bound.location, "profile"))
 
 
 def _profile(bound: Bound) -> Iterator[Finding]:
@@ -229,16 +232,6 @@ def _mqtt(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _modbus(settings: Settings) -> Iterator[Finding]:
-    for number, device in enumerate(settings.modbus.devices):
-        if not device.serial and device.role != "meter" and not settings.lab:
-            yield Finding(
-                location=("modbus", "devices", number), severity=Severity.WARNING,
-                message=f"{device.device_id} has no serial: its identity is not checked before "
-                "a write", remedy="`flexway check --probe` says which serial number it has",
-            )  # fmt: skip
-
-
 def _vens(settings: Settings) -> Iterator[Finding]:
     for key in ("ven_name", "fingerprint"):
         seen: set[str] = set()
@@ -260,5 +253,5 @@ def _vens(settings: Settings) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _owners,
-    _profiles, _modbus, _mqtt, _vens,
+    _profiles, unfit_modbus, _mqtt, _vens,
 )  # fmt: skip

@@ -108,20 +108,22 @@ class Drive:
         *, note: str = "",
     ) -> SetpointOutcome:  # fmt: skip
         """Identity, governor, writes in order, read back: told apart by how far it came."""
-        try:
-            await self._unit.verify(self._serial)
-            prepared = await self._unit.prepare(self._control.model, points)
-            denied = await self._admit(len(prepared.requests), setpoint=bool(setpoint_id))
-            if denied is not None:
-                return self._denied(setpoint_id, denied)
-            in_force = await self._send(prepared, matches)
-        except SunSpecError as error:
-            return self._refused(setpoint_id, str(error))
-        except LinkError as error:
-            return self._failed(error, setpoint_id)
-        if matches(in_force):
-            return self._applied(setpoint_id, in_force, note=note)
-        await self._take_back(in_force)
+        with self._unit.link.command():
+            try:
+                await self._unit.verify(self._serial)
+                prepared = await self._unit.prepare(self._control.model, points)
+                await self._unit.verify(self._serial)  # once more, if that took a new connection
+                denied = await self._admit(len(prepared.requests), setpoint=bool(setpoint_id))
+                if denied is not None:
+                    return self._denied(setpoint_id, denied)
+                in_force = await self._send(prepared, matches)
+            except SunSpecError as error:
+                return self._refused(setpoint_id, str(error))
+            except LinkError as error:
+                return self._failed(error, setpoint_id)
+            if matches(in_force):
+                return self._applied(setpoint_id, in_force, note=note)
+            await self._take_back(in_force)
         return self._refused(setpoint_id, "it reads back something else", evidence=repr(in_force))
 
     async def _send(self, prepared: PreparedWrite, matches: Callable[[InForce], bool]) -> InForce:
@@ -169,8 +171,9 @@ class Drive:
     ) -> SetpointOutcome | None:
         """A renewal that writes nothing: the long lease stands, if the unit says so too."""
         try:
-            await self._unit.verify(self._serial)
-            in_force = await self._confirm()
+            with self._unit.link.command():
+                await self._unit.verify(self._serial)
+                in_force = await self._confirm()
         except SunSpecError as error:
             return self._refused(setpoint_id, str(error))
         except LinkError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -63,6 +64,7 @@ class LineLink:
         self._timeout_s = timeout_s + line.exchange_s
         self._monotonic = monotonic
         self._client: ModbusBaseClient | None = None
+        self._transaction = 0
         self._breakers: dict[int, Breaker] = {}
         self._turns = Turns()
         self._free_at = 0.0
@@ -92,10 +94,14 @@ class LineLink:
     ) -> None:
         """Write registers in one request; raises LinkError. UnitDown = nothing was written.
 
-        `connection`: the one (by `connections`) on which the unit's identity was checked; on
-        another nothing is written.
+        `connection`: the one (by `connections`) on which the unit is known; on another nothing
+        is written.
         """
         await self._hold(COMMAND, partial(self._write, unit, address, list(values), connection))
+
+    def command(self) -> AbstractContextManager[None]:
+        """All that belongs to one command: no poll comes between its requests."""
+        return self._turns.command()
 
     def down(self, unit: int) -> bool:
         """Whether the unit's breaker is open."""
@@ -105,6 +111,7 @@ class LineLink:
         """Close the connection."""
         self._keep()
         if self._client is not None:
+            self._transaction = self._client.ctx.next_tid
             self._client.close()
             self._client = None
             if self.line.sharing == "release":
@@ -181,10 +188,16 @@ class LineLink:
             return self._client
         self.close()
         client = make_client(self.line, self._timeout_s)
-        if not await client.connect():
+        why = ""
+        try:
+            connected = await client.connect()
+        except Exception as error:  # noqa: BLE001 - a serial driver raises what it likes
+            connected, why = False, f": {error}"
+        if not connected:
             _heed_cancellation()
             client.close()
-            raise UnitDown(f"{self.line.name} cannot be reached")
+            raise UnitDown(f"{self.line.name} cannot be reached{why}")
+        client.ctx.next_tid = self._transaction  # an old answer fits no request of this connection
         self._client = client
         self.connections += 1
         return client

@@ -38,6 +38,8 @@ class PreparedWrite(msgspec.Struct, frozen=True):
 
     requests: tuple[tuple[int, list[int]], ...]
     """Address and registers of each, in the order they are written."""
+    connection: int
+    """On which the scale factors were read: it is sent on no other."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -114,11 +116,12 @@ class SunSpecUnit:
                     encode(model, name, value, scale_of(model, name, registers)),
                 )
                 for name, value in values.items()
-            )
+            ),
+            self.link.connections,
         )
 
     async def send(self, prepared: PreparedWrite) -> None:
-        """Write what was prepared, one request each, on the connection that `verify` checked.
+        """Write what was prepared, one request each, on the connection it was prepared on.
 
         Raises:
             MaybeWritten: an answer stayed out after something may have been written.
@@ -127,7 +130,7 @@ class SunSpecUnit:
         """
         for done, (address, words) in enumerate(prepared.requests):
             try:
-                await self.link.write(self.number, address, words, connection=self._known_on)
+                await self.link.write(self.number, address, words, connection=prepared.connection)
             except LinkError as error:
                 sent = done > 0 or not isinstance(error, UnitDown)
                 if sent and error.exception_code is None:

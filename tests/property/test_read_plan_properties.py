@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -80,7 +82,7 @@ def test_a_plan_holds_everything_within_the_limits_in_the_fewest_reads(
     naive = sum(-(-span.count // limits.max_registers) for span in wanted)
     assert len(plan) <= naive
     assert plan == sorted(plan)
-    assert all(a.end <= b.start for a, b in zip(plan, plan[1:], strict=False))
+    assert all(a.end <= b.start for a, b in itertools.pairwise(plan))
 
 
 @given(wanted=WANTED, limits=LIMITS)
