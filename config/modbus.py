@@ -137,7 +137,7 @@ def _renewals(profile: ProfileSettings, at: Location) -> Iterator[Finding]:
             remedy="make lease_s longer, or set refresh = 'long'",
         )
     daily = _DAY_S / (profile.lease_s / 2)
-    if 0 < profile.writes_per_day < daily:
+    if _WRITES_A_SETPOINT < profile.writes_per_day < daily:
         yield Finding(
             location=(*at, "writes_per_day"), severity=Severity.WARNING,
             message=f"renewing a lease of {profile.lease_s:g} s all day takes {daily:.0f} writes",
