@@ -123,6 +123,7 @@ class _Tcp(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+
         def send(data: bytes) -> None:
             if not transport.is_closing():
                 transport.write(data)

@@ -91,9 +91,7 @@ def test_a_restart_in_between_changes_no_decision(gaps: list[int], budget: int, 
             restarted.charge(at, 2, setpoint=True)
 
 
-@given(
-    power=st.floats(-6, 6), step=st.floats(0.001, 3), low=st.floats(-5, 5), span=st.floats(0, 8)
-)
+@given(power=st.floats(-6, 6), step=st.floats(0.001, 3), low=st.floats(-5, 5), span=st.floats(0, 8))
 def test_a_power_in_steps_is_never_more_than_was_asked_and_never_out_of_bounds(
     power: float, step: float, low: float, span: float
 ) -> None:
