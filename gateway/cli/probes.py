@@ -136,7 +136,7 @@ async def _broker(settings: Settings, name: str, timeout_s: float) -> Probe:
 async def _modbus_host(
     endpoints: list[ModbusEndpoint], timeout_s: float, report: Report, gate: asyncio.Semaphore
 ) -> None:
-    """Units behind one host share a connection: asked one after the other."""
+    """Units on one line share a connection: asked one after the other."""
     loop = asyncio.get_running_loop()
     async with gate:
         link = LineLink(endpoints[0].on(), timeout_s=timeout_s, monotonic=loop.time)
@@ -151,6 +151,7 @@ async def _modbus_unit(link: LineLink, endpoint: ModbusEndpoint) -> Probe:
     where = f"{link.line.name} unit {endpoint.unit}"
     name = f"modbus {endpoint.device_id} ({where})"
     try:
+        link.limit(endpoint.unit, endpoint.reads.max_registers)
         unit = SunSpecUnit(link, endpoint.unit)
         await unit.discover()
         found = await unit.identity()
