@@ -131,6 +131,8 @@ def _writable(settings: Settings) -> Iterator[Finding]:
         (("store", "roots"), store.roots),
         (("store", "signing_key"), None if store.signing_key.exists() else store.signing_key),
     ]
+    if any(device.profile.writes_per_day for device in settings.modbus.devices):
+        places.append((("modbus", "writes"), settings.modbus.writes))
     if settings.openadr.vens:
         places.append((("openadr", "state"), settings.openadr.state))
     for location, path in places:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from config.controls import unfit_controls
 from config.findings import Finding, Location, Severity
+from config.modbus import unfit_modbus, ungoverned
 from config.servers import is_loopback, unfit_servers
 from config.settings import ProfileSettings, Settings
 
@@ -94,6 +95,8 @@ def _owners(settings: Settings) -> Iterator[Finding]:
 def _profiles(settings: Settings) -> Iterator[Finding]:
     for bound in devices_of(settings):
         yield from _profile(bound)
+        if bound.location[0] != "modbus":
+            yield from ungoverned(bound.profile, (*bound.location, "profile"))
 
 
 def _profile(bound: Bound) -> Iterator[Finding]:
@@ -256,16 +259,6 @@ def _client_certificate(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _modbus(settings: Settings) -> Iterator[Finding]:
-    for number, device in enumerate(settings.modbus.devices):
-        if not device.serial and device.role != "meter" and not settings.lab:
-            yield Finding(
-                location=("modbus", "devices", number), severity=Severity.WARNING,
-                message=f"{device.device_id} has no serial: its identity is not checked before "
-                "a write", remedy="`flexway check --probe` says which serial number it has",
-            )  # fmt: skip
-
-
 def _vens(settings: Settings) -> Iterator[Finding]:
     for key in ("ven_name", "fingerprint"):
         seen: set[str] = set()
@@ -287,5 +280,5 @@ def _vens(settings: Settings) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _owners,
-    _profiles, _modbus, unfit_controls, _mqtt, _vens,
+    _profiles, unfit_modbus, unfit_controls, _mqtt, _vens,
 )  # fmt: skip

@@ -139,19 +139,43 @@ class ProfileSettings(Section):
     """How fast its power can change, in kW per second."""
     min_on_kw: float = Field(default=0.0, ge=0)
     """Below this it does not run: its power is 0, or this and more in either direction."""
+    step_kw: float = Field(default=0.0, ge=0)
+    """Steps of power that it can hold, rounded towards zero; 0 = any."""
+    write_every_s: float = Field(default=0.0, ge=0)
+    """Least wall seconds between two setpoint writes; a release may always come."""
+    writes_per_day: int = Field(default=0, ge=0)
+    """Write requests its flash may take in any 24 hours (about 6 a setpoint); 0 = no limit."""
+    refresh: Literal["half_time", "long"] = "half_time"
+    """`long`: one lease up to the setpoint's end instead of writes that renew a short one."""
+    longest_lease_s: float = Field(default=0.0, ge=0)
+    """Longest such lease; 0 = whatever is left of the setpoint."""
+
+
+class SerialLineSettings(Section):
+    """A serial line; of every unit on it the same."""
+
+    port: str = Field(min_length=1)
+    """The serial device, such as `/dev/ttyUSB0`."""
+    baudrate: int = Field(default=19_200, ge=300, le=1_000_000)
+    parity: Literal["even", "odd", "none"] = "even"
+    stopbits: Literal[1, 2] = 1
 
 
 class ModbusDeviceSettings(Section):
-    """One Modbus TCP unit."""
+    """One Modbus unit."""
 
     device_id: str
     organisation: str = ""
     """Whose it is; only in a lab it may be left out: the first to register it has it then."""
-    host: str
-    port: int = 502
+    transport: Literal["tcp", "rtu", "rtu_over_tcp"] = "tcp"
+    """`rtu`: a serial line; `rtu_over_tcp`: a serial server that passes the bytes on."""
+    host: str = ""
+    """Of `tcp` and `rtu_over_tcp`."""
+    port: int = Field(default=502, ge=1, le=65535)
     unit: int = Field(default=1, ge=0, le=247)
     role: Literal["battery", "inverter", "meter"]
     serial: str = ""
+    """Its serial number, checked before the first write on every connection; empty = any."""
     meter_sign: Literal[-1, 1] = 1
     control: Literal["wset", "wmaxlim_704", "wmaxlim_123", "storage_124"] | None = None
     """How it is driven; without it a battery by wset, an inverter by wmaxlim_123."""
@@ -159,6 +183,21 @@ class ModbusDeviceSettings(Section):
     """Which write restarts its revert timer."""
     negative_rates: bool = False
     """storage_124 only: its maker takes negative rates, so that it can be forced."""
+    sharing: Literal["hold", "release"] = "hold"
+    """`release`: gives the connection up when idle, where another master needs it as well."""
+    release_after_s: float = Field(default=2.0, ge=0)
+    """Wall seconds of idleness after which it is given up."""
+    gap_s: float = Field(default=1.0, ge=0)
+    """Wall seconds that the other master has before it is taken again."""
+    slow_s: float = Field(default=0.0, ge=0)
+    """Market seconds between reads of state of charge and energy; 0 = with every poll."""
+    max_registers: int = Field(default=120, ge=2, le=125)
+    """Registers of one read."""
+    max_gap: int = Field(default=110, ge=0, le=125)
+    """Registers that are read along rather than asking twice; on a slow serial line about 20."""
+    unreadable: tuple[tuple[int, int], ...] = ()
+    """First and last register of ranges that no read may touch."""
+    serial_line: SerialLineSettings | None = None
     profile: ProfileSettings
 
 
@@ -166,6 +205,9 @@ class ModbusSettings(Section):
     """Modbus devices and how long to wait for them."""
 
     timeout_s: float = Field(default=1.0, gt=0)
+    """Wall seconds for an answer, on a serial line besides the time that its bytes take."""
+    writes: Path = Path("data/modbus-writes.json")
+    """Counts of writes to devices with `writes_per_day`, kept over a restart."""
     devices: tuple[ModbusDeviceSettings, ...] = ()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from adapters.modbus.adapter import ModbusEndpoint
+from adapters.modbus.lines import Line, SerialPort
+from adapters.modbus.reads import ReadLimits, Span
 from adapters.mqtt.adapter import MqttDevice
 from adapters.openadr.config import OpenAdrVen
 from adapters.webhook.config import WebhookDevice
-from config.settings import ProfileSettings, Settings
-from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
+from config.settings import ModbusDeviceSettings, ProfileSettings, Settings
+from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind, LeaseRefresh
 from marketplace_core.errors import ConfigError
 from marketplace_core.ports import DeviceAdapter
 from marketplace_core.units import Kw, Kwh
@@ -34,18 +36,41 @@ def device_profile(device_id: str, protocol: str, settings: ProfileSettings) -> 
         aggregate=settings.aggregate,
         ramp_kw_per_s=settings.ramp_kw_per_s,
         min_on_kw=Kw(settings.min_on_kw),
+        step_kw=settings.step_kw,
+        write_every_s=settings.write_every_s,
+        writes_per_day=settings.writes_per_day,
+        refresh=LeaseRefresh(settings.refresh),
+        longest_lease_s=settings.longest_lease_s,
     )
+
+
+def modbus_line(device: ModbusDeviceSettings) -> Line:
+    """The line that a Modbus unit is on."""
+    serial = device.serial_line
+    return Line(
+        transport=device.transport, host=device.host, port=device.port, sharing=device.sharing,
+        release_after_s=device.release_after_s, gap_s=device.gap_s,
+        serial=None if serial is None else SerialPort(
+            device=serial.port, baudrate=serial.baudrate, parity=serial.parity,
+            stopbits=serial.stopbits,
+        ),
+    )  # fmt: skip
 
 
 def modbus_endpoints(settings: Settings) -> list[ModbusEndpoint]:
     """Every Modbus unit."""
     return [
         ModbusEndpoint(
-            device_id=device.device_id, host=device.host, port=device.port, unit=device.unit,
+            device_id=device.device_id, line=modbus_line(device), unit=device.unit,
             role=device.role, serial=device.serial, meter_sign=device.meter_sign,
             control=device.control, lease_restarts_on=device.lease_restarts_on,
             negative_rates=device.negative_rates,
             profile=device_profile(device.device_id, "modbus", device.profile),
+            slow_s=device.slow_s,
+            reads=ReadLimits(
+                max_registers=device.max_registers, max_gap=device.max_gap,
+                forbidden=tuple(Span(first, last + 1) for first, last in device.unreadable),
+            ),
         )
         for device in settings.modbus.devices
     ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""Modbus TCP and SunSpec."""
+"""Modbus (TCP, RTU, RTU over TCP) and SunSpec."""

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import structlog
 
 from adapters.base import refuse
 from adapters.modbus.choice import Role, control_of
-from adapters.modbus.control import Control, InForce, RestartsOn
+from adapters.modbus.control import RestartsOn
+from adapters.modbus.drive import Drive
 from adapters.modbus.heartbeat import Heartbeat
-from adapters.modbus.link import COMMAND, LinkError, ModbusLink
+from adapters.modbus.lines import Line
+from adapters.modbus.link import COMMAND, LineLink, LinkError
 from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, stored_kwh
 from adapters.modbus.offer import ControlName
+from adapters.modbus.points import read_points
+from adapters.modbus.reads import ReadLimits, ReadPlanError
 from adapters.modbus.silence import Silence
 from adapters.modbus.sunspec import SunSpecError, Value
-from adapters.modbus.unit import MaybeWritten, SunSpecUnit
+from adapters.modbus.unit import SunSpecUnit
+from adapters.write_book import WriteBook
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import (
     Applied,
@@ -27,8 +32,6 @@ from marketplace_core.dispatch.setpoint import (
     Refused,
     Setpoint,
     SetpointOutcome,
-    Unconfirmed,
-    Unreachable,
 )
 from marketplace_core.errors import DeviceError, StoreError
 from marketplace_core.ports import Clock, ReadingSink, TimeMap
@@ -41,12 +44,11 @@ _POWER_MODELS: dict[Role, tuple[int, ...]] = {
     "inverter": INVERTER_MODELS,
     "meter": METER_MODELS,
 }
-_READ_BACK_KW = 0.05
-"""Registers are scaled integers: a read-back this near is the setpoint."""
-_TIMER_S = 2.0
-"""Wall seconds: a revert timer of less may read 0 while it runs, because it counts whole ones."""
+_REGISTERS = ("TotWhImp", "TotWhExp")
+"""A meter's energy: asked for with the slow things."""
 _GAP_INTERVALS = 3.0
 """A sample stands for at most this many poll intervals; what is longer is a gap."""
+_METER = "a meter cannot be driven"
 _log = structlog.get_logger(__name__)
 
 
@@ -54,8 +56,10 @@ class ModbusEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One unit and how it is driven."""
 
     device_id: str
-    host: str
-    port: int
+    host: str = ""
+    port: int = 502
+    line: Line | None = None
+    """What it is connected to; None = Modbus TCP to host and port, held."""
     unit: int
     role: Role
     profile: DeviceProfile
@@ -68,16 +72,26 @@ class ModbusEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     lease_restarts_on: RestartsOn = "enable"
     negative_rates: bool = False
     """Whether its maker takes negative rates (model 124)."""
+    reads: ReadLimits = ReadLimits()
+    slow_s: float = 0.0
+    """Market seconds between two reads of state of charge and energy; 0 = with every poll."""
+
+    def on(self) -> Line:
+        """The line it is on."""
+        return self.line or Line(host=self.host, port=self.port)
 
 
 class _Bound:
     """An endpoint, its unit and what the adapter last did with it."""
 
     def __init__(
-        self, endpoint: ModbusEndpoint, link: ModbusLink, monotonic: Callable[[], float]
+        self, endpoint: ModbusEndpoint, link: LineLink, monotonic: Callable[[], float]
     ) -> None:
         self.endpoint = endpoint
         self.unit = SunSpecUnit(link, endpoint.unit)
+        link.limit(endpoint.unit, endpoint.reads.max_registers)
+        self.slow_at: datetime | None = None
+        self.stored_kwh: float | None = None
         self.held: Setpoint | None = None
         self.newest: dict[str, int] = {}
         self.heard: datetime | None = None
@@ -89,10 +103,16 @@ class _Bound:
         self.heartbeat: Heartbeat | None = None
         if endpoint.profile.lease is LeaseKind.HEARTBEAT:
             self.heartbeat = Heartbeat(self.unit, monotonic=monotonic)
+        self.drive: Drive | None = None
+
+    def slow_due(self, at: datetime) -> bool:
+        """Whether it is time for what changes slowly."""
+        pause = timedelta(seconds=self.endpoint.slow_s)
+        return self.slow_at is None or at - self.slow_at >= pause
 
 
 class ModbusAdapter:
-    """Implements the DeviceAdapter port over SunSpec Modbus TCP."""
+    """Implements the DeviceAdapter port over SunSpec Modbus."""
 
     protocol = "modbus"
 
@@ -103,17 +123,30 @@ class ModbusAdapter:
         clock: Clock,
         time_map: TimeMap,
         timeout_s: float,
+        writes: Path | None = None,
     ) -> None:
-        """`timeout_s`: wall seconds that one request may take."""
+        """`timeout_s`: wall seconds that one request may take.
+
+        `writes`: where the counts of devices with a budget of writes are kept.
+        """
         self._clock = clock
         self._time = time_map
-        self._links: dict[tuple[str, int], ModbusLink] = {}
+        self._links: dict[tuple[str, int], LineLink] = {}
         self._bound: dict[str, _Bound] = {}
+        endpoints = list(endpoints)
+        book = WriteBook((e.profile for e in endpoints), writes, key="modbus.writes")
         for endpoint in endpoints:
-            key = (endpoint.host, endpoint.port)
-            if key not in self._links:
-                self._links[key] = ModbusLink(*key, timeout_s=timeout_s, monotonic=clock.monotonic)
-            self._bound[endpoint.device_id] = _Bound(endpoint, self._links[key], clock.monotonic)
+            line = endpoint.on()
+            if line.key not in self._links:
+                link = LineLink(line, timeout_s=timeout_s, monotonic=clock.monotonic)
+                self._links[line.key] = link
+            bound = _Bound(endpoint, self._links[line.key], clock.monotonic)
+            if bound.control is not None:
+                bound.drive = Drive(
+                    endpoint.device_id, bound.unit, bound.control, serial=endpoint.serial,
+                    heartbeat=bound.heartbeat, book=book, clock=clock, time_map=time_map,
+                )  # fmt: skip
+            self._bound[endpoint.device_id] = bound
 
     def profiles(self) -> Sequence[DeviceProfile]:
         """Every unit of this adapter."""
@@ -160,8 +193,8 @@ class ModbusAdapter:
     async def release(self, device_id: str, *, order_id: str, revision: int) -> SetpointOutcome:
         """Return a unit to its own behaviour, unless a newer revision or another order holds it."""
         at, bound = self._clock.now(), self._bound.get(device_id)
-        if bound is None:
-            reason = "no such device is bound here"
+        if bound is None or bound.drive is None:
+            reason = "no such device is bound here" if bound is None else _METER
             return Refused(setpoint_id="", device_id=device_id, at=at, reason=reason)
         held = bound.held
         if held is not None and held.order_id != order_id and held.valid_until > at:
@@ -170,9 +203,7 @@ class ModbusAdapter:
             reason = f"revision {held.revision} is in force"
             return Refused(setpoint_id="", device_id=device_id, at=at, reason=reason)
         async with bound.busy:
-            outcome = await self._write(
-                bound, "", lambda c: c.stop(), lambda in_force: not in_force.active
-            )
+            outcome = await bound.drive.stop()
         if isinstance(outcome, Applied):
             bound.held = None
             if bound.heartbeat is not None:
@@ -206,80 +237,18 @@ class ModbusAdapter:
         if setpoint.revision < bound.newest.get(setpoint.order_id, 0):
             return _refused(setpoint, at, "an older revision than the unit has had")
         bound.newest[setpoint.order_id] = setpoint.revision
-        lease = self._clock.wall_seconds(setpoint.lease_s)
+        if bound.drive is None:
+            return _refused(setpoint, at, _METER)
         async with bound.busy:
             if bound.held is not None and bound.held.id == setpoint.id:
-                outcome = await self._set(bound, setpoint, lambda c: c.refresh(
-                    setpoint.power_kw, lease))  # fmt: skip
-                if isinstance(outcome, Applied):
-                    return outcome
-            outcome = await self._set(bound, setpoint, lambda c: c.start(setpoint.power_kw, lease))
+                renewed = await bound.drive.renew(setpoint)
+                if renewed is not None:
+                    return renewed
+            outcome = await bound.drive.start(setpoint)
         bound.held = setpoint if isinstance(outcome, Applied) else None
         if bound.held is None and bound.heartbeat is not None:
             bound.heartbeat.drop()  # nothing is known to be held: let it fall back
         return outcome
-
-    async def _set(
-        self, bound: _Bound, setpoint: Setpoint, points: Callable[[Control], dict[str, float]]
-    ) -> SetpointOutcome:
-        lease_s = self._clock.wall_seconds(setpoint.lease_s)
-
-        def matches(in_force: InForce) -> bool:
-            power = in_force.power_kw
-            near = power is not None and abs(power - setpoint.power_kw) <= max(
-                _READ_BACK_KW, in_force.step_kw
-            )
-            stands_still = in_force.lease_wall_s == 0 and lease_s >= _TIMER_S
-            return in_force.active and near and not stands_still
-
-        return await self._write(bound, setpoint.id, points, matches, beat_s=lease_s)
-
-    async def _write(
-        self,
-        bound: _Bound,
-        setpoint_id: str,
-        points: Callable[[Control], dict[str, float]],
-        matches: Callable[[InForce], bool],
-        *,
-        beat_s: float = 0.0,
-    ) -> SetpointOutcome:
-        """Identity, heartbeat, writes in order, read back: told apart by how far it came."""
-        device_id, control = bound.endpoint.device_id, bound.control
-        at = self._clock.now()
-        if control is None:
-            reason = "a meter cannot be driven"
-            return Refused(setpoint_id=setpoint_id, device_id=device_id, at=at, reason=reason)
-        try:
-            await bound.unit.verify(bound.endpoint.serial)
-            await bound.unit.inform(control)
-            if bound.heartbeat is not None and beat_s:
-                await bound.heartbeat.hold(beat_s)
-            await bound.unit.write(control.model, points(control))
-            in_force = await self._confirm(bound, control)
-        except SunSpecError as error:
-            return Refused(setpoint_id=setpoint_id, device_id=device_id, at=at, reason=str(error))
-        except LinkError as error:
-            return _failed(error, setpoint_id, device_id, at)
-        if not matches(in_force):
-            if in_force.active and in_force.lease_wall_s == 0:
-                with suppress(LinkError, SunSpecError):  # nothing else would ever end it
-                    await bound.unit.write(control.model, control.stop())
-            return Refused(
-                setpoint_id=setpoint_id, device_id=device_id, at=at,
-                reason="it reads back something else", evidence=repr(in_force),
-            )  # fmt: skip
-        return Applied(
-            setpoint_id=setpoint_id, device_id=device_id, at=self._clock.now(),
-            read_back_kw=None if in_force.power_kw is None else Kw(in_force.power_kw),
-            lease_remaining_s=self._market_seconds(in_force.lease_wall_s),
-        )  # fmt: skip
-
-    async def _confirm(self, bound: _Bound, control: Control) -> InForce:
-        """Read the control registers after a write; MaybeWritten when they stay unread."""
-        try:
-            return control.parse(await bound.unit.read(control.model, COMMAND))
-        except LinkError as error:
-            raise MaybeWritten(f"written, not read back: {error}") from error
 
     async def _poll(self, bound: _Bound, sink: ReadingSink) -> None:
         interval = timedelta(seconds=bound.endpoint.profile.telemetry_s)
@@ -289,7 +258,7 @@ class ModbusAdapter:
             at = self._clock.now()
             try:
                 reading = await self._sample(bound, at, last)
-            except (LinkError, SunSpecError) as error:
+            except (LinkError, SunSpecError, ReadPlanError) as error:
                 _log.info("poll_failed", device=bound.endpoint.device_id, error=str(error))
                 if silent.failed(at):
                     sink.noticed(
@@ -311,12 +280,16 @@ class ModbusAdapter:
 
     async def _sample(self, bound: _Bound, at: datetime, last: datetime | None) -> Reading | None:
         endpoint = bound.endpoint
-        measured = await self._measured(bound)
-        power_kw, stored = _power(endpoint, measured), None
+        slow = bound.slow_due(at)
+        names = ("W", *(_REGISTERS if slow and endpoint.role == "meter" else ()))
+        measured = await self._measured(bound, names)
+        power_kw = _power(endpoint, measured)
         model = next((model for model in STORED if model in bound.unit.addresses), None)
-        if endpoint.role == "battery" and model is not None:
-            points = await bound.unit.read(model)
-            stored = stored_kwh(model, points, endpoint.profile.capacity_kwh)
+        if slow and endpoint.role == "battery" and model is not None:
+            points = await read_points(bound.unit, model, STORED[model], endpoint.reads)
+            bound.stored_kwh = stored_kwh(model, points, endpoint.profile.capacity_kwh)
+        if slow:
+            bound.slow_at = at
         longest = _GAP_INTERVALS * endpoint.profile.telemetry_s
         since = endpoint.profile.telemetry_s
         if last is not None:
@@ -328,17 +301,17 @@ class ModbusAdapter:
             start=at - timedelta(seconds=since),
             seconds=since,
             power_kw=Kw(power_kw),
-            soc_kwh=stored,
+            soc_kwh=bound.stored_kwh,
             register_kwh=_register(endpoint, measured),
         )
 
-    async def _measured(self, bound: _Bound) -> Mapping[str, Value]:
+    async def _measured(self, bound: _Bound, names: Sequence[str] = ("W",)) -> Mapping[str, Value]:
         """Points of the model that measures the unit's power."""
         if not bound.unit.addresses:
             await bound.unit.discover()
         for model in _POWER_MODELS[bound.endpoint.role]:
             if model in bound.unit.addresses:
-                return await bound.unit.read(model)
+                return await read_points(bound.unit, model, names, bound.endpoint.reads)
         raise SunSpecError(f"{bound.endpoint.device_id} has no model that measures power")
 
     def _market_seconds(self, wall_s: float | None) -> float | None:
@@ -367,13 +340,3 @@ def _register(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | 
 
 def _refused(setpoint: Setpoint, at: datetime, reason: str) -> Refused:
     return Refused(setpoint_id=setpoint.id, device_id=setpoint.device_id, at=at, reason=reason)
-
-
-def _failed(error: LinkError, setpoint_id: str, device_id: str, at: datetime) -> SetpointOutcome:
-    """A unit's own exception is a refusal; silence after a write is Unconfirmed."""
-    kind: type[Refused | Unconfirmed | Unreachable] = Unreachable
-    if error.exception_code is not None:
-        kind = Refused
-    elif isinstance(error, MaybeWritten):
-        kind = Unconfirmed
-    return kind(setpoint_id=setpoint_id, device_id=device_id, at=at, reason=str(error))

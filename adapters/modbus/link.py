@@ -1,31 +1,42 @@
-"""One Modbus TCP connection, shared by the units behind it.
+"""One Modbus line, shared by the units behind it: TCP, RTU on a serial port, RTU over TCP.
 
 Requests go one at a time: commands before polls. A unit that does not answer opens its
 circuit breaker, so that its neighbours lose at most one timeout per back-off. After any
 timeout the connection is made anew, because a late reply would be taken for the answer
-to the next request.
+to the next request. RTU has no transaction numbers: there the first request after a timeout
+is one that a late reply cannot fit, and its answer is thrown away.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.client.base import ModbusBaseClient
 from pymodbus.exceptions import ModbusException
 
+from adapters.modbus.breaker import Breaker
+from adapters.modbus.clients import make_client
+from adapters.modbus.lines import Line
+from adapters.modbus.turns import COMMAND, POLL, Turns
 from marketplace_core.errors import FlexwayError
 
+__all__ = ["COMMAND", "POLL", "LineLink", "LinkError", "ModbusLink", "UnitDown"]
+
 T = TypeVar("T")
-COMMAND: Final = 0
-POLL: Final = 1
-_BACKOFF_BASE_S: Final = 1.0
-_BACKOFF_CAP_S: Final = 60.0
 _MOST_REGISTERS: Final = 120
 """Registers of one read; the protocol allows 125."""
+_READ: Final = 3
+_WRITE: Final = 16
+_ACKNOWLEDGE: Final = 5
+"""Taken and not done yet: it may still come into force."""
+_NO_PATH: Final = 10
+"""A gateway has no way to the unit: it was not sent."""
+_NO_ANSWER: Final = 11
+"""A gateway sent it on and the unit kept silent: it may have been carried out."""
 
 
 class LinkError(FlexwayError):
@@ -38,56 +49,59 @@ class LinkError(FlexwayError):
 
 
 class UnitDown(LinkError):  # noqa: N818 - a state of the unit, not a fault of this request
-    """Nothing was sent: the unit's breaker is open or the host cannot be reached."""
+    """Nothing was sent: the unit's breaker is open or the line cannot be had."""
 
 
-class _Breaker:
-    def __init__(self) -> None:
-        self.failures = 0
-        self.open_until = 0.0
+class LineLink:
+    """Serialises requests to the units of one line."""
 
-    def failed(self, now: float) -> None:
-        self.failures += 1
-        self.open_until = now + min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** (self.failures - 1))
+    def __init__(self, line: Line, *, timeout_s: float, monotonic: Callable[[], float]) -> None:
+        """`timeout_s`: wall seconds that one request may take; never retried here.
 
-    def answered(self) -> None:
-        self.failures = 0
-        self.open_until = 0.0
-
-
-class ModbusLink:
-    """Serialises requests to one host and port."""
-
-    def __init__(
-        self, host: str, port: int, *, timeout_s: float, monotonic: Callable[[], float]
-    ) -> None:
-        """`timeout_s`: wall seconds that one request may take; never retried here."""
-        self._host = host
-        self._port = port
-        self._timeout_s = timeout_s
+        On a serial line the time that the bytes themselves take comes on top.
+        """
+        self.line = line
+        self._timeout_s = timeout_s + line.exchange_s
         self._monotonic = monotonic
-        self._client: AsyncModbusTcpClient | None = None
-        self._breakers: dict[int, _Breaker] = {}
-        self._numbers = itertools.count()
-        self._turn: asyncio.PriorityQueue[tuple[int, int, asyncio.Future[None]]] = (
-            asyncio.PriorityQueue()
-        )
-        self._busy = False
+        self._client: ModbusBaseClient | None = None
+        self._transaction = 0
+        self._breakers: dict[int, Breaker] = {}
+        self._turns = Turns()
+        self._free_at = 0.0
+        """Monotonic: the line's own silence, or another master's turn, lasts until then."""
+        self._release: asyncio.TimerHandle | None = None
+        self._most: dict[int, int] = {}
+        self._outstanding: dict[int, tuple[int, int]] = {}
+        """RTU: address and registers of what a unit may still answer late; 0 for a write."""
         self.connections = 0
         """How often the connection was made: identity is checked anew after each."""
+
+    def limit(self, unit: int, registers: int) -> None:
+        """Read no more registers of a unit in one request; what is longer takes several."""
+        self._most[unit] = registers
 
     async def read(self, unit: int, address: int, count: int, lane: int = POLL) -> list[int]:
         """Holding registers; raises LinkError."""
         registers: list[int] = []
         while len(registers) < count:
-            part = min(_MOST_REGISTERS, count - len(registers))
+            part = min(self._most.get(unit, _MOST_REGISTERS), count - len(registers))
             start = address + len(registers)
-            registers += await self._exclusive(lane, partial(self._read, unit, start, part))
+            registers += await self._hold(lane, partial(self._read, unit, start, part))
         return registers
 
-    async def write(self, unit: int, address: int, values: Sequence[int]) -> None:
-        """Write registers in one request; raises LinkError. UnitDown = nothing was written."""
-        await self._exclusive(COMMAND, partial(self._write, unit, address, list(values)))
+    async def write(
+        self, unit: int, address: int, values: Sequence[int], *, connection: int | None = None
+    ) -> None:
+        """Write registers in one request; raises LinkError. UnitDown = nothing was written.
+
+        `connection`: the one (by `connections`) on which the unit is known; on another nothing
+        is written.
+        """
+        await self._hold(COMMAND, partial(self._write, unit, address, list(values), connection))
+
+    def command(self) -> AbstractContextManager[None]:
+        """All that belongs to one command: no poll comes between its requests."""
+        return self._turns.command()
 
     def down(self, unit: int) -> bool:
         """Whether the unit's breaker is open."""
@@ -95,85 +109,154 @@ class ModbusLink:
 
     def close(self) -> None:
         """Close the connection."""
+        self._keep()
         if self._client is not None:
+            self._transaction = self._client.ctx.next_tid
             self._client.close()
             self._client = None
+            if self.line.sharing == "release":
+                self._free_at = max(self._free_at, self._monotonic() + self.line.gap_s)
 
-    async def _exclusive(self, lane: int, work: Callable[[], Awaitable[T]]) -> T:
-        if self._busy:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turn.put_nowait((lane, next(self._numbers), turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._pass_on()  # it was our turn: the next one gets it
-                raise
-        self._busy = True
+    async def _hold(self, lane: int, work: Callable[[], Awaitable[T]]) -> T:
+        self._keep()
         try:
-            return await work()
+            return await self._turns.hold(lane, self._pause, work)
         finally:
-            self._pass_on()
+            if self._turns.idle and self._client is not None and self.line.sharing == "release":
+                loop = asyncio.get_running_loop()
+                self._release = loop.call_later(self.line.release_after_s, self.close)
 
-    def _pass_on(self) -> None:
-        while not self._turn.empty():
-            _, _, turn = self._turn.get_nowait()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._busy = False
+    def _keep(self) -> None:
+        """The connection is wanted: it is not given up now."""
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+
+    async def _pause(self) -> bool:
+        """Wait until the line is free to be used; whether that took any time."""
+        left = self._free_at - self._monotonic()
+        if left <= 0:
+            return False
+        await asyncio.sleep(left)
+        return True
 
     async def _read(self, unit: int, address: int, count: int) -> list[int]:
         client = await self._connect(unit)
-        answer = await self._ask(
-            unit, client.read_holding_registers(address, count=count, device_id=unit)
-        )
-        registers = list(answer.registers)
-        if len(registers) != count:
-            self._failed(unit)
-            raise LinkError(f"{len(registers)} registers came instead of {count}")
+        if unit in self._outstanding:
+            await self._resynchronise(client, unit)
+        return await self._registers(client, unit, address, count)
+
+    async def _registers(
+        self, client: ModbusBaseClient, unit: int, address: int, count: int
+    ) -> list[int]:
+        request = client.read_holding_registers(address, count=count, device_id=unit)
+        answer = await self._ask(unit, request, (address, count))
+        registers = list(getattr(answer, "registers", ()))
+        if answer.function_code != _READ or len(registers) != count:
+            words = f"{len(registers)} registers came instead of {count}"
+            raise self._astray(unit, words, (address, count))
         return registers
 
-    async def _write(self, unit: int, address: int, values: list[int]) -> None:
+    async def _write(
+        self, unit: int, address: int, values: list[int], connection: int | None
+    ) -> None:
         client = await self._connect(unit)
-        await self._ask(unit, client.write_registers(address, values, device_id=unit))
+        if connection not in {None, self.connections}:
+            raise UnitDown(f"{self.line.name} was connected anew: who is there was not checked")
+        if unit in self._outstanding:
+            await self._resynchronise(client, unit)
+        request = client.write_registers(address, values, device_id=unit)
+        answer = await self._ask(unit, request, (address, 0))
+        told = (answer.function_code, getattr(answer, "address", -1), getattr(answer, "count", -1))
+        if told != (_WRITE, address, len(values)):
+            raise self._astray(unit, "the answer is one to another request", (address, 0))
 
-    async def _connect(self, unit: int) -> AsyncModbusTcpClient:
+    async def _resynchronise(self, client: ModbusBaseClient, unit: int) -> None:
+        """Read something of another length than what may come late; UnitDown when that came."""
+        address, count = self._outstanding[unit]
+        try:
+            await self._registers(client, unit, address, 2 if count == 1 else 1)
+        except LinkError as error:
+            if error.exception_code is None:
+                raise UnitDown(f"{error}: not asked for more") from error
+        await self._pause()
+
+    async def _connect(self, unit: int) -> ModbusBaseClient:
         if self.down(unit):
             raise UnitDown(f"unit {unit} did not answer lately: not asked again yet")
         if self._client is not None and self._client.connected:
             return self._client
         self.close()
-        client = AsyncModbusTcpClient(
-            self._host, port=self._port, timeout=self._timeout_s, retries=0, reconnect_delay=0
-        )
-        if not await client.connect():
+        client = make_client(self.line, self._timeout_s)
+        why = ""
+        try:
+            connected = await client.connect()
+        except Exception as error:  # noqa: BLE001 - a serial driver raises what it likes
+            connected, why = False, f": {error}"
+        if not connected:
+            _heed_cancellation()
             client.close()
-            raise UnitDown(f"{self._host}:{self._port} cannot be reached")
+            raise UnitDown(f"{self.line.name} cannot be reached{why}")
+        client.ctx.next_tid = self._transaction  # an old answer fits no request of this connection
         self._client = client
         self.connections += 1
         return client
 
-    async def _ask(self, unit: int, request: Awaitable[T]) -> T:
+    async def _ask(self, unit: int, request: Awaitable[Any], asked: tuple[int, int]) -> Any:
         try:
             answer = await request
         except (ModbusException, OSError, TimeoutError) as error:
             _heed_cancellation()
-            self._failed(unit)
+            self._failed(unit, asked)
             raise LinkError(f"unit {unit} gave no answer: {error}") from error
+        except asyncio.CancelledError:
+            if self.line.framed_by_silence:
+                self._abandon(unit, asked)
+            raise
+        finally:
+            self._free_at = max(self._free_at, self._monotonic() + self.line.silence_s)
         _heed_cancellation()
-        self._breaker(unit).answered()
+        self._outstanding.pop(unit, None)
         code = getattr(answer, "exception_code", 0)
+        if code in {_NO_PATH, _NO_ANSWER}:
+            self._breaker(unit).failed(self._monotonic())
+            kind = UnitDown if code == _NO_PATH else LinkError
+            raise kind(f"the gateway of {self.line.name} gets no answer from unit {unit} ({code})")
+        self._breaker(unit).answered()
+        if code == _ACKNOWLEDGE:
+            raise LinkError(f"unit {unit} took the request and has not done it yet")
         if code:
             raise LinkError(f"unit {unit} refuses with exception {code}", exception_code=code)
         return answer
 
-    def _failed(self, unit: int) -> None:
-        self._breaker(unit).failed(self._monotonic())
-        self.close()
+    def _astray(self, unit: int, message: str, asked: tuple[int, int]) -> LinkError:
+        """An answer that cannot belong to the request: the next one would not either."""
+        self._failed(unit, asked)
+        return LinkError(message)
 
-    def _breaker(self, unit: int) -> _Breaker:
-        return self._breakers.setdefault(unit, _Breaker())
+    def _failed(self, unit: int, asked: tuple[int, int]) -> None:
+        self._breaker(unit).failed(self._monotonic())
+        self._abandon(unit, asked)
+
+    def _abandon(self, unit: int, asked: tuple[int, int]) -> None:
+        """The answer may come later than anybody waits for it."""
+        self.close()
+        if self.line.framed_by_silence:
+            self._outstanding[unit] = asked
+
+    def _breaker(self, unit: int) -> Breaker:
+        return self._breakers.setdefault(unit, Breaker())
+
+
+class ModbusLink(LineLink):
+    """A Modbus TCP connection that is held."""
+
+    def __init__(
+        self, host: str, port: int, *, timeout_s: float, monotonic: Callable[[], float]
+    ) -> None:
+        """As LineLink, for a host and a port."""
+        line = Line(host=host, port=port)
+        super().__init__(line, timeout_s=timeout_s, monotonic=monotonic)
 
 
 def _heed_cancellation() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from adapters.modbus.control import Control
-from adapters.modbus.link import COMMAND, POLL, LinkError, ModbusLink, UnitDown
+from adapters.modbus.link import COMMAND, POLL, LineLink, LinkError, UnitDown
 from adapters.modbus.sunspec import (
     Chain,
     Found,
@@ -35,6 +35,19 @@ class MaybeWritten(LinkError):  # noqa: N818 - says what is known, not what went
     """A write got no answer: it may or may not be in force."""
 
 
+class PartlyRefused(LinkError):  # noqa: N818 - says what is known, not what went wrong
+    """A unit took some of the writes and refused a later one."""
+
+
+class PreparedWrite(msgspec.Struct, frozen=True):
+    """Points as registers, scaled as the unit scales them now; not sent yet."""
+
+    requests: tuple[tuple[int, list[int]], ...]
+    """Address and registers of each, in the order they are written."""
+    connection: int
+    """On which the scale factors were read: it is sent on no other."""
+
+
 class Identity(msgspec.Struct, frozen=True):
     """What a unit says it is (model 1)."""
 
@@ -46,7 +59,7 @@ class Identity(msgspec.Struct, frozen=True):
 class SunSpecUnit:
     """Reads and writes points by model and name."""
 
-    def __init__(self, link: ModbusLink, unit: int) -> None:
+    def __init__(self, link: LineLink, unit: int) -> None:
         self.link = link
         self.number = unit
         self.chain: Chain | None = None
@@ -104,30 +117,49 @@ class SunSpecUnit:
         return decode(load_model(number), await self.registers(number, lane))
 
     async def write(self, number: int, values: Mapping[str, float]) -> None:
-        """Write points in the order given, one request each.
+        """Write points in the order given, one request each; raises as `prepare` and `send`."""
+        await self.send(await self.prepare(number, values))
+
+    async def prepare(self, number: int, values: Mapping[str, float]) -> PreparedWrite:
+        """Encode points as the unit scales them now; nothing is written.
 
         The model is read just before: a scale factor may have changed.
 
         Raises:
-            MaybeWritten: an answer stayed out after something may have been written.
-            LinkError: nothing was written, or the unit refused (`exception_code`).
+            LinkError: the unit could not be asked for its scale factors.
             SunSpecError: a point cannot hold its value, or the unit lacks the model or point.
         """
         model = load_model(number)
         registers = await self.registers(number, COMMAND)
-        points = layout(model, registers).points
-        encoded = [
-            (name, encode(model, name, value, scale_of(model, name, registers)))
-            for name, value in values.items()
-        ]
-        for done, (name, words) in enumerate(encoded):
-            address = self.addresses[number] + points[name].offset
+        points, start = layout(model, registers).points, self.addresses[number]
+        return PreparedWrite(
+            tuple(
+                (
+                    start + points[name].offset,
+                    encode(model, name, value, scale_of(model, name, registers)),
+                )
+                for name, value in values.items()
+            ),
+            self.link.connections,
+        )
+
+    async def send(self, prepared: PreparedWrite) -> None:
+        """Write what was prepared, one request each, on the connection it was prepared on.
+
+        Raises:
+            MaybeWritten: an answer stayed out after something may have been written.
+            PartlyRefused: the unit refused a later write than the first.
+            LinkError: nothing was written, or the unit refused (`exception_code`).
+        """
+        for done, (address, words) in enumerate(prepared.requests):
             try:
-                await self.link.write(self.number, address, words)
+                await self.link.write(self.number, address, words, connection=prepared.connection)
             except LinkError as error:
                 sent = done > 0 or not isinstance(error, UnitDown)
                 if sent and error.exception_code is None:
                     raise MaybeWritten(str(error)) from error
+                if done > 0:
+                    raise PartlyRefused(str(error), exception_code=error.exception_code) from error
                 raise
 
     async def registers(self, number: int, lane: int = POLL) -> list[int]:

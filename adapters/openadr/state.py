@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +9,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from adapters.durable import DurableFile
 from adapters.openadr.mapping import ReportPoint, event_id
 from marketplace_core.dispatch.setpoint import Setpoint
-from marketplace_core.errors import StoreError
 
 _log = structlog.get_logger(__name__)
 
@@ -73,41 +70,9 @@ def load(path: Path) -> State | None:
         return None
 
 
-class StateFile:
-    """Writes the latest state, atomically and durably."""
+class StateFile(DurableFile):
+    """Writes the latest state."""
 
     def __init__(self, path: Path, snapshot: Callable[[], State]) -> None:
         """`snapshot` gives the state as it is now."""
-        self._path = path
-        self._snapshot = snapshot
-        self._lock = threading.Lock()
-        self._taken = 0
-        self._written = 0
-
-    async def save(self) -> None:
-        """Return once the state as of now (or a later one) is on disk. Raises StoreError."""
-        self._taken += 1
-        content = msgspec.json.encode(self._snapshot())
-        try:
-            await asyncio.to_thread(self._write, self._taken, content)
-        except OSError as error:
-            msg = f"openadr.state: {self._path} cannot be written: {error}"
-            raise StoreError(msg) from error
-
-    def _write(self, number: int, content: bytes) -> None:
-        with self._lock:
-            if number <= self._written:
-                return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_name(self._path.name + ".new")
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-            self._written = number
+        super().__init__(path, "openadr.state", lambda: msgspec.json.encode(snapshot()))

@@ -314,7 +314,7 @@ class ModbusServer:
         unit = self._units.get(number)
         if unit is None or unit.faults.silent:
             return
-        reply = _respond(unit, function, body)
+        reply = respond(unit, function, body)
         faults = unit.faults
         if faults.late_s:
             await asyncio.sleep(faults.late_s)
@@ -328,7 +328,8 @@ class ModbusServer:
         await writer.drain()
 
 
-def _respond(unit: Unit, function: int, body: bytes) -> bytes:
+def respond(unit: Unit, function: int, body: bytes) -> bytes:
+    """A unit's answer to a request, as a PDU: function code and data, whatever frames it."""
     address = int.from_bytes(body[:2], "big")
     if function == _READ:
         registers = unit.read(address, int.from_bytes(body[2:4], "big"))

@@ -57,7 +57,7 @@ def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
     if settings.modbus.devices:
         adapters["modbus"] = ModbusAdapter(
             modbus_endpoints(settings), clock=basis.clock, time_map=basis.time_map,
-            timeout_s=settings.modbus.timeout_s,
+            timeout_s=settings.modbus.timeout_s, writes=settings.modbus.writes,
         )  # fmt: skip
     if settings.mqtt.devices:
         adapters["mqtt"] = MqttAdapter(

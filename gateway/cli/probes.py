@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.modbus.adapter import ModbusEndpoint
-from adapters.modbus.link import LinkError, ModbusLink
+from adapters.modbus.link import LineLink, LinkError
 from adapters.modbus.sunspec import SunSpecError
 from adapters.modbus.unit import SunSpecUnit
 from config.files import database_file
@@ -64,7 +64,7 @@ async def run_probes(settings: Settings, timeout_s: float, report: Report) -> No
         probes.append(_within(timeout_s, name, report, _broker(settings, name, timeout_s)))
     links: dict[tuple[str, int], list[ModbusEndpoint]] = {}
     for endpoint in modbus_endpoints(settings):
-        links.setdefault((endpoint.host, endpoint.port), []).append(endpoint)
+        links.setdefault(endpoint.on().key, []).append(endpoint)
     gate = asyncio.Semaphore(_AT_ONCE)
     probes += [_modbus_host(group, timeout_s, report, gate) for group in links.values()]
     await asyncio.gather(*probes)
@@ -137,11 +137,10 @@ async def _broker(settings: Settings, name: str, timeout_s: float) -> Probe:
 async def _modbus_host(
     endpoints: list[ModbusEndpoint], timeout_s: float, report: Report, gate: asyncio.Semaphore
 ) -> None:
-    """Units behind one host share a connection: asked one after the other."""
-    first = endpoints[0]
+    """Units on one line share a connection: asked one after the other."""
     loop = asyncio.get_running_loop()
     async with gate:
-        link = ModbusLink(first.host, first.port, timeout_s=timeout_s, monotonic=loop.time)
+        link = LineLink(endpoints[0].on(), timeout_s=timeout_s, monotonic=loop.time)
         try:
             for endpoint in endpoints:
                 report(await _modbus_unit(link, endpoint))
@@ -149,10 +148,11 @@ async def _modbus_host(
             link.close()
 
 
-async def _modbus_unit(link: ModbusLink, endpoint: ModbusEndpoint) -> Probe:
-    where = f"{endpoint.host}:{endpoint.port} unit {endpoint.unit}"
+async def _modbus_unit(link: LineLink, endpoint: ModbusEndpoint) -> Probe:
+    where = f"{link.line.name} unit {endpoint.unit}"
     name = f"modbus {endpoint.device_id} ({where})"
     try:
+        link.limit(endpoint.unit, endpoint.reads.max_registers)
         unit = SunSpecUnit(link, endpoint.unit)
         await unit.discover()
         found = await unit.identity()

@@ -40,6 +40,16 @@ class LeaseKind(enum.Enum):
     """Nothing: refused for unattended dispatch."""
 
 
+class LeaseRefresh(enum.Enum):
+    """How a lease is kept while its setpoint lasts."""
+
+    HALF_TIME = "half_time"
+    """Written again at half its time."""
+    LONG = "long"
+    """One long lease up to the setpoint's end, where writes wear the device's flash: renewals
+    only read back. The price: when the gateway dies the device goes on until then."""
+
+
 class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Limits, control and safety of one device. Every command is bounded by it."""
 
@@ -69,3 +79,12 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     """How fast its power can change, in kW per second (of device time); None = at once."""
     min_on_kw: Kw = Kw(0.0)
     """Below this, in either direction, it does not run: its power is 0 or at least this."""
+    step_kw: float = 0.0
+    """Steps of power that the device can hold; 0 = any. Rounded towards zero, never to more."""
+    write_every_s: float = 0.0
+    """Least wall seconds between two setpoint writes; 0 = no limit. A release may always come."""
+    writes_per_day: int = 0
+    """Write requests that the device's flash may take in any 24 hours; 0 = no limit."""
+    refresh: LeaseRefresh = LeaseRefresh.HALF_TIME
+    longest_lease_s: float = 0.0
+    """Longest market seconds of a long lease; 0 = whatever is left of the setpoint."""

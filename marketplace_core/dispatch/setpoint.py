@@ -36,6 +36,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
     """What the device says it was told; None where the protocol has no read-back."""
     lease_remaining_s: float | None = None
     """Seconds (of market time) left on the device's own timer, where it tells."""
+    note: str = ""
+    """What was made of the power that was asked for, where it is not the same."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -48,6 +50,10 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     evidence: str = ""
     declined: bool = False
     """The owner opted out, as is their right; the device could have done it."""
+    rule: str = ""
+    """The limit of its profile that refused, where one did: `writes_per_day`."""
+    retry_at: datetime | None = None
+    """Wall time from which on that limit lets it through; None = never, or not for want of time."""
 
 
 class Unreachable(msgspec.Struct, frozen=True, kw_only=True, tag="unreachable"):

@@ -21,6 +21,8 @@ from config.writing import to_toml
 from firmware_sim.servers.modbus import BatteryUnit, ModbusServer
 from gateway.cli.probes import Probe, redis_servers, run_probes
 from tests.harness.lab import free_port, mosquitto, wait_for_port
+from tests.harness.modbus_frames import Rtu
+from tests.harness.modbus_server import Faulty, serving
 
 pytestmark = pytest.mark.process
 PROFILE = {"min_kw": -5.0, "max_kw": 5.0, "fallback_kw": 0.0}
@@ -75,6 +77,26 @@ async def test_each_unit_is_asked_for_its_serial_number() -> None:
     assert "pin it with `serial`" in by_name[f"modbus any ({where} 2)"].detail
     assert not by_name[f"modbus none ({where} 3)"].ok
     assert not [entry for entry in written if "register" in json.dumps(entry)]
+
+
+async def test_units_on_a_serial_line_are_asked_through_it() -> None:
+    battery = BatteryUnit("bat-7", serial="SN7", capacity_kwh=5.0)
+    async with serving(Faulty({7: battery}, Rtu(), delay_s=0.0), "rtu") as line:
+        assert line.serial is not None
+        port = {"port": line.serial.device, "baudrate": 115_200, "parity": "none", "stopbits": 2}
+        bound = {"transport": "rtu", "serial_line": port, "role": "battery", "profile": PROFILE}
+        devices = tuple(
+            ModbusDeviceSettings.model_validate({"device_id": name, "unit": number, **bound})
+            for name, number in (("there", 7), ("not-there", 8))
+        )
+        settings = Settings(lab=True, modbus=ModbusSettings(devices=devices))
+        found: list[Probe] = []
+        await run_probes(settings, 1.0, found.append)
+    by_name = {each.name: each for each in found}
+    there = by_name[f"modbus there ({line.name} unit 7)"]
+    assert there.ok
+    assert "serial 'SN7'" in there.detail
+    assert not by_name[f"modbus not-there ({line.name} unit 8)"].ok
 
 
 def test_a_site_that_answers_is_all_right(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class Driver:
                 _log.info("read_back_failed", device=held.setpoint.device_id, error=str(error))
                 held.retry_at = self._soon(held)
                 continue
-            in_force = _in_force(answer, held.setpoint)
+            in_force = _in_force(answer, held)
             if not in_force and held.state is SetpointState.UNCONFIRMED:
                 held.retry_at = self._soon(held)
                 continue
@@ -180,13 +180,16 @@ class Driver:
         )
 
 
-def _in_force(answer: ReadBack, setpoint: Setpoint) -> bool:
+def _in_force(answer: ReadBack, held: Held) -> bool:
     if not answer.active:
         return False
     if answer.setpoint_id is not None:
-        return answer.setpoint_id == setpoint.id
-    near = answer.setpoint_kw is not None and abs(answer.setpoint_kw - setpoint.power_kw)
-    return near is not False and near <= _MATCH_KW
+        return answer.setpoint_id == held.setpoint.id
+    if answer.setpoint_kw is None:
+        return False
+    # A device with steps holds the step below what it was asked for.
+    off = abs(answer.setpoint_kw - held.setpoint.power_kw)
+    return off <= _MATCH_KW + held.profile.step_kw
 
 
 def _lease(held: Held, outcome: Applied) -> float:

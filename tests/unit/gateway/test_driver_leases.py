@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from gateway.observability.metrics import Metrics
@@ -56,7 +57,7 @@ class Device:
         self._clock = clock
         self.reachable = True
         self.active = True
-        self.holds = "spt_1"
+        self.holds: str | None = "spt_1"
         self.lease_s: float | None = None
         """What it tells of its own timer."""
         self.issued: list[str] = []
@@ -146,6 +147,19 @@ async def test_a_setpoint_found_in_force_is_adopted_and_due_for_refresh_at_once(
         setpoint_id="spt_1", device_id="ev-1", at=START, read_back_kw=Kw(-2.0),
         lease_remaining_s=lease_s,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked_kw", "again"), [(-2.49, []), (-2.6, ["spt_1"]), (-1.4, ["spt_1"])])
+async def test_a_device_with_steps_that_holds_the_step_beside_is_found_in_force(
+    bench: Bench, asked_kw: float, again: list[str]
+) -> None:
+    """It tells no setpoint's id and holds -2 kW in steps of 0.5 kW."""
+    bench.device.holds = None
+    held = bench.held(SetpointState.ISSUED)
+    held.setpoint = msgspec.structs.replace(held.setpoint, power_kw=Kw(asked_kw))
+    held.profile = msgspec.structs.replace(held.profile, step_kw=0.5)
+    await bench.driver.resolve([held])
+    assert bench.device.issued == again
 
 
 async def test_an_adopted_setpoint_whose_lease_lasts_to_its_end_needs_no_refresh(
