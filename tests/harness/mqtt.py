@@ -205,9 +205,10 @@ class Rig:
         assert len(outcomes) == len(setpoints)
         return {outcome.device_id: outcome for outcome in outcomes}
 
-    async def present(self, *names: str) -> None:
+    async def present(self, *names: str, seconds: float = 10.0) -> None:
         await eventually(
             lambda: all(self.adapter.connected(name) for name in names or self.devices),
+            seconds=seconds,
             what="presence",
         )
 

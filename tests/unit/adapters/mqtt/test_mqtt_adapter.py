@@ -105,7 +105,9 @@ async def test_will_of_a_cut_link_makes_a_device_unreachable(broker: Broker) -> 
         with relay.down():
             await eventually(lambda: not lab.adapter.connected("ev-1"), what="the Will")
             assert isinstance((await lab.issue(setpoint("ev-1")))["ev-1"], Unreachable)
-        await lab.present()
+        # A device that tried to come back meanwhile was cut before the broker greeted it: its
+        # client waits 10 s for that before it tries again.
+        await lab.present(seconds=30.0)
         assert isinstance((await lab.issue(setpoint("ev-1")))["ev-1"], Applied)
 
 
