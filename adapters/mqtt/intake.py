@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
-import structlog
 
 from adapters.mqtt import wire
+from adapters.mqtt.commits import store_at_last
 from adapters.mqtt.sequence import DeviceSequence
-from marketplace_core.errors import StoreError
 from marketplace_core.ports import ReadingSink, TimeMap
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
@@ -23,10 +22,7 @@ _PLENTY: Final = 500
 """Messages that are worth a commit without gathering more."""
 _MOST: Final = 2_000
 """Messages that share one commit at most."""
-_RETRY_S: Final = 1.0
-"""Wall seconds between two tries to commit."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_log = structlog.get_logger(__name__)
 
 Stored = Callable[[str, int, int], None]
 
@@ -87,7 +83,8 @@ class TelemetryIntake:
             if len(self._waiting) < _PLENTY:
                 await asyncio.sleep(_GATHER_S)
             batch = self._waiting[:_MOST]
-            await self._store([reading for message in batch for reading in message.readings])
+            readings = [reading for message in batch for reading in message.readings]
+            await store_at_last(self._sink, readings)
             del self._waiting[: len(batch)]
             if not self._waiting:
                 self._fresh.clear()
@@ -118,17 +115,6 @@ class TelemetryIntake:
         for (device_id, boot), mark in through.items():
             if mark >= 0:
                 self._stored(device_id, boot, mark)
-
-    async def _store(self, readings: list[Reading]) -> None:
-        """Store, however long it takes: unacknowledged messages stay with the broker meanwhile."""
-        while True:
-            try:
-                await self._sink.store(readings)
-            except StoreError as error:
-                _log.error("readings_not_stored", error=str(error), readings=len(readings))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
 
     def _reading(self, device_id: str, boot: int, reading: wire.WireReading) -> Reading:
         return Reading(

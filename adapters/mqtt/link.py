@@ -34,6 +34,8 @@ _log = structlog.get_logger(__name__)
 
 OnMessage = Callable[[str, bytes, bool], Awaitable[None]]
 """Topic, payload, and whether the broker may have delivered it before."""
+Will = Callable[[], tuple[str, bytes]]
+"""Topic and payload, retained, that tell others that we are gone; made anew for each session."""
 
 
 class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +70,25 @@ class MqttLink:
     the session is lost is forgotten.
     """
 
-    def __init__(self, broker: MqttBroker, topics: Sequence[str], on_message: OnMessage) -> None:
-        """`on_message` returns when a message may be acknowledged to the broker."""
+    def __init__(
+        self,
+        broker: MqttBroker,
+        topics: Sequence[str],
+        on_message: OnMessage,
+        *,
+        will: Will | None = None,
+        clean: bool = False,
+    ) -> None:
+        """`on_message` returns when a message may be acknowledged to the broker.
+
+        `will` is left with the broker, and sent by ourselves where a session ends in order.
+        `clean`: the broker keeps nothing for us between two sessions.
+        """
         self._broker = broker
         self._topics = topics
         self._on_message = on_message
+        self._will = will
+        self._clean = clean
         self._version = broker.version or _MQTT_5
         self._settled = broker.version != 0
         self._failures = 0
@@ -112,8 +128,10 @@ class MqttLink:
         *,
         expiry_s: float | None = None,
         correlation: str = "",
+        qos: int = 1,
+        retain: bool = False,
     ) -> bool:
-        """Hand a QoS 1 message to the session, never retained; False when nothing will be sent.
+        """Hand a message to the session; False when nothing will be sent.
 
         `expiry_s` and `correlation` are MQTT 5 properties, left out on 3.1.1.
         """
@@ -124,7 +142,7 @@ class MqttLink:
             properties["message_expiry_interval"] = min(_LONGEST_EXPIRY_S, max(1, round(expiry_s)))
         if correlation:
             properties["correlation_data"] = correlation.encode()
-        self._waiting.append(gmqtt.Message(topic, payload, qos=1, **properties))
+        self._waiting.append(gmqtt.Message(topic, payload, qos=qos, retain=retain, **properties))
         self._flush()
         return True
 
@@ -139,7 +157,8 @@ class MqttLink:
 
     async def _hold(self, on_up: Callable[[], None]) -> None:
         lost, granted = asyncio.Event(), asyncio.get_running_loop().create_future()
-        client = self._client(lost, granted)
+        will = None if self._will is None else gmqtt.Message(*self._will(), qos=1, retain=True)
+        client = self._client(lost, granted, will)
         try:
             patience = _CONNECT_TIMEOUT_S if self._settled else _GUESS_TIMEOUT_S
             async with asyncio.timeout(patience):
@@ -152,14 +171,22 @@ class MqttLink:
             await lost.wait()
             _log.warning("mqtt_session_lost")
         finally:
+            if self._session is not None and will is not None and not lost.is_set():
+                client.publish(will)
             self._session = None
             self._waiting.clear()
             await _close(client)
 
-    def _client(self, lost: asyncio.Event, granted: asyncio.Future[Sequence[int]]) -> gmqtt.Client:
+    def _client(
+        self,
+        lost: asyncio.Event,
+        granted: asyncio.Future[Sequence[int]],
+        will: gmqtt.Message | None,
+    ) -> gmqtt.Client:
         client = gmqtt.Client(
             self._broker.client_id,
-            clean_session=False,
+            clean_session=self._clean,
+            will_message=will,
             optimistic_acknowledgement=False,
             persistent_storage=Unacknowledged(self._flush),
             logger=_gmqtt_log,
