@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from config.findings import Finding, Location, Severity
 from config.servers import is_loopback, unfit_servers
 from config.settings import ProfileSettings, Settings
+from config.sparkplug import sparkplug_findings
 
 Rule = Callable[[Settings], Iterator[Finding]]
 _REFRESHED = ("revert_timer", "time_to_live", "watchdog")
@@ -38,7 +39,7 @@ def devices_of(settings: Settings) -> Iterator[Bound]:
             for number, item in enumerate(items if isinstance(items, tuple) else ()):
                 profile = getattr(item, "profile", None)
                 if isinstance(profile, ProfileSettings):
-                    driven = getattr(item, "role", "") != "meter"
+                    driven = getattr(item, "role", "") != "meter" and getattr(item, "driven", True)
                     location = (section, key, number)
                     yield Bound(location, item.device_id, item.organisation, profile, driven)
 
@@ -260,5 +261,5 @@ def _vens(settings: Settings) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _owners,
-    _profiles, _modbus, _mqtt, _vens,
+    _profiles, _modbus, _mqtt, sparkplug_findings, _vens,
 )  # fmt: skip

@@ -78,4 +78,4 @@ def in_force(
 
 
 def _shown(value: float | None) -> str:
-    return "not known" if value is None else f"{value:g}"
+    return "not known" if value is None else f"{value + 0.0:g}"

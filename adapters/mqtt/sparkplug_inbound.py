@@ -153,12 +153,14 @@ class SparkplugInbound:
             device_id = bound.device.device_id
             if heard.born:
                 bound.reported.forget()
+                bound.readings.born(heard.samples, bound.reported)
                 self._presence.heard(device_id)
             else:
                 self._presence.reported(device_id)
             faults += bound.reported.take(heard.samples)
-            readings, not_numbers = bound.readings.take(heard.samples, bound.reported)
-            faults += [one for one in not_numbers if one not in faults]
+            if not heard.born:
+                readings, not_numbers = bound.readings.take(heard.samples, bound.reported)
+                faults += [one for one in not_numbers if one not in faults]
             bound.news.set()
         return readings, faults
 

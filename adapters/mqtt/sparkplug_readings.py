@@ -1,7 +1,8 @@
 """Readings out of samples: which span a sample of power stands for. Pure.
 
 Sparkplug reports instants. A sample of power stands for the time since the one before it; the
-first one says nothing about the time before. Historical samples fill the spans between others.
+first one says nothing about the time before. A birth says what is now and claims no time: what
+was measured while nobody heard may follow as history.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ class Spans:
         self._interval_ms = interval_ms
         self._starts: list[int] = []
         self._ends: list[int] = []
+
+    def begin(self, at_ms: int) -> None:
+        """Note an instant that the next sample may count from, if none is known."""
+        if not self._ends:
+            self._keep(0, at_ms, at_ms)
 
     def claim(self, at_ms: int) -> tuple[int, int] | None:
         """Span that a sample at an instant stands for; None when it stands for none.
@@ -90,6 +96,12 @@ class PowerReadings:
                 except (ValueError, OverflowError) as error:
                     faults.append(str(error))
         return readings, faults
+
+    def born(self, samples: Sequence[Sample], reported: Reported) -> None:
+        """Begin to count with the first birth; later ones change nothing."""
+        for sample in samples:
+            if any(role == "power" for role, _ in reported.roles_of(sample.name)):
+                self._spans.begin(sample.at_ms)
 
     def _beside(
         self, samples: Sequence[Sample], reported: Reported
