@@ -13,8 +13,7 @@ from typing import Final
 
 import msgspec
 
-from adapters.mqtt.sparkplug_topic import Verb
-from adapters.mqtt.sparkplug_wire import (
+from adapters.mqtt.sparkplug_payload import (
     MAX_SEQUENCE,
     DataType,
     Metric,
@@ -23,6 +22,7 @@ from adapters.mqtt.sparkplug_wire import (
     Value,
     typed,
 )
+from adapters.mqtt.sparkplug_topic import Verb
 from adapters.mqtt.wire import WireError
 
 REBIRTH: Final = "Node Control/Rebirth"

@@ -18,6 +18,7 @@ from adapters.mqtt.sparkplug_binding import SparkplugDevice
 from adapters.mqtt.sparkplug_control import in_force
 from adapters.mqtt.sparkplug_drive import Driver, tolerance_of
 from adapters.mqtt.sparkplug_inbound import Bound, Fleet, Node, SparkplugInbound
+from adapters.mqtt.sparkplug_payload import Payload
 from adapters.mqtt.sparkplug_topic import (
     State,
     Topic,
@@ -28,7 +29,7 @@ from adapters.mqtt.sparkplug_topic import (
     every_message_of,
     state_topic,
 )
-from adapters.mqtt.sparkplug_wire import Payload, encode
+from adapters.mqtt.sparkplug_wire import encode
 from adapters.mqtt.wire import WireError
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import ReadBack, Refused, Setpoint, SetpointOutcome

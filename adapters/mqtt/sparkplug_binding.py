@@ -14,8 +14,8 @@ import msgspec
 
 from adapters.mqtt.exchange import MqttDevice
 from adapters.mqtt.sparkplug import NODE, Declared, Sample
+from adapters.mqtt.sparkplug_payload import FLOATS, INTEGERS, DataType, Metric, Raw, Value, as_raw
 from adapters.mqtt.sparkplug_topic import check_levels
-from adapters.mqtt.sparkplug_wire import FLOATS, INTEGERS, DataType, Metric, Raw, Value, as_raw
 from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.errors import ConfigError
 

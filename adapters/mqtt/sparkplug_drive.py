@@ -12,7 +12,7 @@ from adapters.mqtt.sparkplug import Life
 from adapters.mqtt.sparkplug_binding import Command, Wanted, beat_after, command, tolerance
 from adapters.mqtt.sparkplug_control import Before, Verdict, answered, before, verdict
 from adapters.mqtt.sparkplug_inbound import Bound, Fleet
-from adapters.mqtt.sparkplug_wire import DataType, Payload
+from adapters.mqtt.sparkplug_payload import DataType, Payload
 from marketplace_core.dispatch.setpoint import (
     Applied,
     Refused,

@@ -8,165 +8,73 @@ reader is our own is said in docs/adr/0017.
 
 from __future__ import annotations
 
-import enum
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
+from adapters.mqtt.sparkplug_payload import (
+    BOOLEAN_VALUE,
+    BYTES_VALUE,
+    DOUBLE_VALUE,
+    FLOAT_VALUE,
+    INT_VALUE,
+    KNOWN,
+    LONG_VALUE,
+    MAX_SEQUENCE,
+    OPAQUE,
+    STRING_VALUE,
+    UINT32,
+    UINT64,
+    DataType,
+    Metric,
+    Payload,
+    Raw,
+    Value,
+    as_raw,
+    typed,
+)
 from adapters.mqtt.wire import MAX_PAYLOAD, WireError
 
 MAX_METRICS: Final = 4_096
 """Metrics in one message; more is malformed."""
 MAX_NAME: Final = 512
 """Bytes of a metric's name; more is malformed."""
-MAX_SEQUENCE: Final = 255
 MAX_MILLIS: Final = 4_102_444_800_000
 """1 January 2100: no later time is believed."""
 _MOST_EVIDENCE: Final = 256
 
-_VARINT: Final = 0
-_FIXED64: Final = 1
-_BYTES: Final = 2
-_FIXED32: Final = 5
-_LONGEST_VARINT: Final = 10
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MORE: Final = 0x80
 _LOW_BITS: Final = 0x7F
-_UINT64: Final = 2**64 - 1
-_UINT32: Final = 2**32 - 1
-_INT_VALUE, _LONG_VALUE, _FLOAT_VALUE, _DOUBLE_VALUE = 10, 11, 12, 13
-_BOOLEAN_VALUE, _STRING_VALUE, _BYTES_VALUE, _EXTENSION_VALUE = 14, 15, 16, 19
+_LONGEST_VARINT: Final = 10
 _FLOAT: Final = struct.Struct("<f")
 _DOUBLE: Final = struct.Struct("<d")
 
-
-class DataType(enum.IntEnum):
-    """Type of a metric (section 6.4.16); its index on the wire."""
-
-    UNKNOWN = 0
-    INT8 = 1
-    INT16 = 2
-    INT32 = 3
-    INT64 = 4
-    UINT8 = 5
-    UINT16 = 6
-    UINT32 = 7
-    UINT64 = 8
-    FLOAT = 9
-    DOUBLE = 10
-    BOOLEAN = 11
-    STRING = 12
-    DATETIME = 13
-    TEXT = 14
-    UUID = 15
-    DATASET = 16
-    BYTES = 17
-    FILE = 18
-    TEMPLATE = 19
-    PROPERTY_SET = 20
-    PROPERTY_SET_LIST = 21
-    INT8_ARRAY = 22
-    INT16_ARRAY = 23
-    INT32_ARRAY = 24
-    INT64_ARRAY = 25
-    UINT8_ARRAY = 26
-    UINT16_ARRAY = 27
-    UINT32_ARRAY = 28
-    UINT64_ARRAY = 29
-    FLOAT_ARRAY = 30
-    DOUBLE_ARRAY = 31
-    BOOLEAN_ARRAY = 32
-    STRING_ARRAY = 33
-    DATETIME_ARRAY = 34
-
-
-Value = int | float | str | bytes
-"""Booleans are integers too; DateTime is milliseconds since 1970, an array its packed bytes."""
-
-_KNOWN: Final = {int(kind): kind for kind in DataType}
-_SIGNED: Final = {DataType.INT8: 8, DataType.INT16: 16, DataType.INT32: 32, DataType.INT64: 64}
-_UNSIGNED: Final = {
-    DataType.UINT8: 8, DataType.UINT16: 16, DataType.UINT32: 32, DataType.UINT64: 64,
-    DataType.DATETIME: 64,
+# Keys as they stand on the wire: field number and wire type (sections 6.4.5 and 6.4.6).
+_TIMESTAMP, _METRICS, _SEQ = 1 << 3 | _VARINT, 2 << 3 | _BYTES, 3 << 3 | _VARINT
+_NAME, _ALIAS, _STAMP = 1 << 3 | _BYTES, 2 << 3 | _VARINT, 3 << 3 | _VARINT
+_TYPE, _HISTORICAL, _NULL = 4 << 3 | _VARINT, 5 << 3 | _VARINT, 7 << 3 | _VARINT
+_WIRE_TYPES: Final = {
+    INT_VALUE: _VARINT, LONG_VALUE: _VARINT, FLOAT_VALUE: _FIXED32, DOUBLE_VALUE: _FIXED64,
+    BOOLEAN_VALUE: _VARINT, STRING_VALUE: _BYTES, BYTES_VALUE: _BYTES,
 }  # fmt: skip
-INTEGERS: Final = {**_SIGNED, **_UNSIGNED}
-"""Integer types and their bits."""
-FLOATS: Final = frozenset({DataType.FLOAT, DataType.DOUBLE})
-_OPAQUE: Final = frozenset({
-    DataType.DATASET, DataType.TEMPLATE, DataType.PROPERTY_SET, DataType.PROPERTY_SET_LIST,
-})  # fmt: skip
-_FIELDS: Final[dict[DataType, int]] = {
-    **{kind: _INT_VALUE if bits <= 32 else _LONG_VALUE for kind, bits in INTEGERS.items()},  # noqa: PLR2004 - bits
-    DataType.FLOAT: _FLOAT_VALUE,
-    DataType.DOUBLE: _DOUBLE_VALUE,
-    DataType.BOOLEAN: _BOOLEAN_VALUE,
-    **dict.fromkeys((DataType.STRING, DataType.TEXT, DataType.UUID), _STRING_VALUE),
-    **dict.fromkeys((DataType.BYTES, DataType.FILE, *list(DataType)[22:]), _BYTES_VALUE),
+_READ: Final[dict[int, tuple[int, Callable[[Any], Value]]]] = {
+    field << 3 | _WIRE_TYPES[field]: (field, read)
+    for field, read in (
+        (INT_VALUE, lambda value: value & UINT32),
+        (LONG_VALUE, lambda value: value),
+        (FLOAT_VALUE, lambda value: _FLOAT.unpack(value)[0]),
+        (DOUBLE_VALUE, lambda value: _DOUBLE.unpack(value)[0]),
+        (BOOLEAN_VALUE, bool),
+        (STRING_VALUE, lambda value: value.decode()),
+        (BYTES_VALUE, lambda value: value),
+    )
 }
-"""Field of the value's `oneof` that a type travels in."""
-
-
-class Raw(msgspec.Struct, frozen=True):
-    """A value whose type was said at birth: the field that it came in, and what stood there."""
-
-    field: int
-    value: Value
-
-
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric of a message."""
-
-    name: str | None = None
-    alias: int | None = None
-    timestamp_ms: int | None = None
-    datatype: DataType | None = None
-    """None where the message does not say it: then the value is `Raw`."""
-    historical: bool = False
-    null: bool = False
-    value: Value | Raw | None = None
-    """None when it is null, or of a kind that is passed over."""
-
-
-class Payload(msgspec.Struct, frozen=True, kw_only=True):
-    """One message."""
-
-    timestamp_ms: int | None = None
-    seq: int | None = None
-    metrics: tuple[Metric, ...] = ()
-
-
-def typed(raw: Raw, datatype: DataType) -> Value:
-    """What a raw value means as a type; WireError when it cannot be one of it.
-
-    Signed integers travel as two's complement in unsigned fields. Of the narrow ones some
-    firmware writes only their own bits and some sign-extends to 32: both are understood.
-    """
-    value, field = raw.value, raw.field
-    if datatype in INTEGERS and field in {_INT_VALUE, _LONG_VALUE}:
-        width = 32 if field == _INT_VALUE else 64
-        return _integer(int(value), datatype, width)
-    wanted = _FIELDS.get(datatype)
-    if field == wanted or (datatype in FLOATS and field in {_FLOAT_VALUE, _DOUBLE_VALUE}):
-        return value
-    raise WireError(f"field {field} holds no {datatype.name}", repr(value)[:64].encode())
-
-
-def _integer(value: int, datatype: DataType, width: int) -> int:
-    bits = INTEGERS[datatype]
-    if bits > width:
-        raise WireError(f"a {datatype.name} in a 32-bit field", str(value).encode())
-    if datatype in _SIGNED:
-        if value >> (width - 1):  # sign-extended to the field
-            value -= 1 << width
-        elif bits < width and value >> (bits - 1) == 1:  # its own bits only
-            value -= 1 << bits
-        fits = -(1 << (bits - 1)) <= value < 1 << (bits - 1)
-    else:
-        fits = 0 <= value < 1 << bits
-    if not fits:
-        raise WireError(f"{value} is outside of {datatype.name}", str(value).encode())
-    return value
+"""Field of each key of a value, and how what stands there is read."""
+_OURS: Final = frozenset({1, 2, 3, 4, 5, 7, *_WIRE_TYPES})
+"""Fields of a metric that are read: with another wire type they are malformed."""
+_PASSED_OVER: Final = range(17, 20)
+"""Values of a metric that are passed over: a data set, a template, an extension."""
 
 
 def decode(data: bytes) -> Payload:
@@ -175,9 +83,9 @@ def decode(data: bytes) -> Payload:
         raise WireError(f"{len(data)} bytes in one message", data[:_MOST_EVIDENCE])
     try:
         return _payload(data)
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
-        raise WireError(f"malformed Sparkplug payload: {error}", data) from error
-    except WireError as error:
+    except IndexError as error:
+        raise WireError("malformed Sparkplug payload: cut short", data) from error
+    except (ValueError, WireError) as error:
         raise WireError(f"malformed Sparkplug payload: {error}", data) from error
 
 
@@ -185,75 +93,70 @@ def _payload(data: bytes) -> Payload:
     timestamp: int | None = None
     seq: int | None = None
     metrics: list[Metric] = []
-    for number, kind, value in _fields(data):
-        if number == 2:  # noqa: PLR2004 - field numbers of section 6.4.1
-            _expect(kind, _BYTES, number)
+    for key, value in _fields(data):
+        if key == _METRICS:
             if len(metrics) == MAX_METRICS:
                 raise ValueError(f"more than {MAX_METRICS} metrics")
             metrics.append(_metric(value))
-        elif number == 1:
-            _expect(kind, _VARINT, number)
+        elif key == _TIMESTAMP:
             timestamp = _millis(value)
-        elif number == 3:  # noqa: PLR2004
-            _expect(kind, _VARINT, number)
+        elif key == _SEQ:
             seq = value
+        elif key >> 3 in {1, 2, 3}:
+            raise ValueError(f"field {key >> 3} has wire type {key & 7}")
     if seq is not None and seq > MAX_SEQUENCE:
         raise ValueError(f"seq {seq} is above {MAX_SEQUENCE}")
     return Payload(timestamp_ms=timestamp, seq=seq, metrics=tuple(metrics))
 
 
-_METRIC_KINDS: Final = {
-    1: _BYTES, 2: _VARINT, 3: _VARINT, 4: _VARINT, 5: _VARINT, 7: _VARINT,
-    _INT_VALUE: _VARINT, _LONG_VALUE: _VARINT, _FLOAT_VALUE: _FIXED32, _DOUBLE_VALUE: _FIXED64,
-    _BOOLEAN_VALUE: _VARINT, _STRING_VALUE: _BYTES, _BYTES_VALUE: _BYTES,
-}  # fmt: skip
-_READ: Final[dict[int, Callable[[Any], Value]]] = {
-    _INT_VALUE: lambda value: value & _UINT32,
-    _LONG_VALUE: lambda value: value,
-    _FLOAT_VALUE: lambda value: _FLOAT.unpack(value)[0],
-    _DOUBLE_VALUE: lambda value: _DOUBLE.unpack(value)[0],
-    _BOOLEAN_VALUE: bool,
-    _STRING_VALUE: lambda value: value.decode(),
-    _BYTES_VALUE: lambda value: value,
-}
-
-
-def _metric(data: bytes) -> Metric:
-    found: dict[int, Any] = {}
-    field = 0
-    for number, kind, value in _fields(data):
-        expected = _METRIC_KINDS.get(number)
-        if expected is not None:
-            _expect(kind, expected, number)
-            found[number] = value
-        if _INT_VALUE <= number <= _EXTENSION_VALUE:
-            field = number  # of a `oneof` the last one counts
-    name: bytes | None = found.get(1)
-    if name is not None and len(name) > MAX_NAME:
-        raise ValueError(f"a name of {len(name)} bytes")
-    datatype = _datatype(found.get(4, 0) & _UINT32)
-    null = bool(found.get(7, 0))
-    stamp = found.get(3)
+def _metric(data: bytes) -> Metric:  # noqa: C901 - one branch a field: the hot path
+    name: str | None = None
+    alias: int | None = None
+    stamp: int | None = None
+    datatype: DataType | None = None
+    historical = null = False
+    value_key, found = 0, None
+    for key, value in _fields(data):
+        if key == _ALIAS:
+            alias = value
+        elif key == _STAMP:
+            stamp = _millis(value)
+        elif key in _READ:  # of a `oneof` the last one counts
+            value_key, found = key, value
+        elif key == _NAME:
+            name = _name(value)
+        elif key == _TYPE:
+            datatype = _datatype(value & UINT32)
+        elif key == _HISTORICAL:
+            historical = bool(value)
+        elif key == _NULL:
+            null = bool(value)
+        elif key >> 3 in _OURS:
+            raise ValueError(f"field {key >> 3} has wire type {key & 7}")
+        elif key >> 3 in _PASSED_OVER:
+            value_key = 0
     return Metric(
-        name=None if name is None else name.decode(),
-        alias=found.get(2),
-        timestamp_ms=None if stamp is None else _millis(stamp),
-        datatype=datatype,
-        historical=bool(found.get(5, 0)),
-        null=null,
-        value=None if null or field not in _READ else _value(field, found[field], datatype),
-    )
+        name=name, alias=alias, timestamp_ms=stamp, datatype=datatype, historical=historical,
+        null=null, value=None if null or not value_key else _value(value_key, found, datatype),
+    )  # fmt: skip
 
 
-def _value(field: int, found: Any, datatype: DataType | None) -> Value | Raw | None:
-    raw = Raw(field, _READ[field](found))
+def _value(key: int, found: Any, datatype: DataType | None) -> Value | Raw | None:
+    field, read = _READ[key]
+    raw = Raw(field, read(found))
     if datatype is None:
         return raw
-    return None if datatype in _OPAQUE else typed(raw, datatype)
+    return None if datatype in OPAQUE else typed(raw, datatype)
+
+
+def _name(value: bytes) -> str:
+    if len(value) > MAX_NAME:
+        raise ValueError(f"a name of {len(value)} bytes")
+    return value.decode()
 
 
 def _datatype(number: int) -> DataType | None:
-    kind = _KNOWN.get(number)
+    kind = KNOWN.get(number)
     if kind is None:
         raise ValueError(f"there is no datatype {number}")
     return None if kind is DataType.UNKNOWN else kind
@@ -265,31 +168,27 @@ def _millis(value: int) -> int:
     return value
 
 
-def _expect(kind: int, expected: int, number: int) -> None:
-    if kind != expected:
-        raise ValueError(f"field {number} has wire type {kind}, not {expected}")
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Fields of a protobuf message: number, wire type, and an integer or the bytes.
+def _fields(data: bytes) -> list[tuple[int, Any]]:
+    """Fields of a protobuf message: key, and an integer or the bytes.
 
     Nothing is read recursively: what nests deeper than a metric is passed over whole.
     """
+    found: list[tuple[int, Any]] = []
     at, end = 0, len(data)
     while at < end:
         key = data[at]
         at += 1
         if key & _MORE:
             key, at = _varint(data, at - 1)
-        number, kind = key >> 3, key & 7
-        if number == 0:
+        kind = key & 7
+        if not key >> 3:
             raise ValueError("field number 0")
         if kind == _VARINT:
             value = data[at]
             at += 1
             if value & _MORE:
                 value, at = _varint(data, at - 1)
-            yield number, kind, value
+            found.append((key, value))
             continue
         if kind == _BYTES:
             size, at = _varint(data, at)
@@ -297,19 +196,23 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
             size = 4 if kind == _FIXED32 else 8
         else:
             raise ValueError(f"wire type {kind}")
-        if size > end - at:
-            raise ValueError(f"field {number} is cut short")
-        yield number, kind, data[at : at + size]
-        at += size
+        stop = at + size
+        if stop > end:
+            raise ValueError(f"field {key >> 3} is cut short")
+        found.append((key, data[at:stop]))
+        at = stop
+    return found
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends; IndexError when the data ends first."""
     value = shift = 0
-    for byte in data[at : at + _LONGEST_VARINT]:
-        value |= (byte & _LOW_BITS) << shift
+    while shift < 7 * _LONGEST_VARINT:
+        byte = data[at]
         at += 1
-        if not byte & _MORE:
-            return value & _UINT64, at
+        value |= (byte & _LOW_BITS) << shift
+        if byte <= _LOW_BITS:
+            return value & UINT64, at
         shift += 7
     raise ValueError("a number does not end")
 
@@ -343,29 +246,14 @@ def _metric_bytes(metric: Metric) -> bytes:
     return b"".join(parts)
 
 
-def as_raw(value: Value, datatype: DataType | None) -> Raw:
-    """A value as it stands on the wire, its type left to the birth; ValueError when it cannot."""
-    field = None if datatype is None else _FIELDS.get(datatype)
-    if datatype is None or field is None:
-        raise ValueError("a value needs a type")
-    bits = INTEGERS.get(datatype)
-    if bits is None:
-        return Raw(field, value)
-    number = int(value)
-    low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if datatype in _SIGNED else (0, 1 << bits)
-    if not low <= number < high:
-        raise ValueError(f"{number} is outside of {datatype.name}")
-    return Raw(field, number & (_UINT32 if field == _INT_VALUE else _UINT64))
-
-
 def _value_bytes(raw: Raw) -> bytes:
     value = raw.value
     if isinstance(value, str):
         return _sized(raw.field, value.encode())
     if isinstance(value, bytes):
         return _sized(raw.field, value)
-    if raw.field in {_FLOAT_VALUE, _DOUBLE_VALUE}:
-        form, kind = (_FLOAT, _FIXED32) if raw.field == _FLOAT_VALUE else (_DOUBLE, _FIXED64)
+    if raw.field in {FLOAT_VALUE, DOUBLE_VALUE}:
+        form, kind = (_FLOAT, _FIXED32) if raw.field == FLOAT_VALUE else (_DOUBLE, _FIXED64)
         try:
             return _encoded(raw.field << 3 | kind) + form.pack(value)
         except OverflowError as error:
@@ -382,7 +270,7 @@ def _sized(field: int, data: bytes) -> bytes:
 
 
 def _encoded(value: int) -> bytes:
-    if not 0 <= value <= _UINT64:
+    if not 0 <= value <= UINT64:
         raise ValueError(f"{value} is no unsigned 64-bit number")
     out = bytearray()
     while value > _LOW_BITS:

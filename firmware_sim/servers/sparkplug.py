@@ -12,8 +12,9 @@ from typing import Final
 
 import aiomqtt
 
+from adapters.mqtt.sparkplug_payload import DataType, Metric, Payload
 from adapters.mqtt.sparkplug_topic import Topic, Verb, decode_state, parse, state_topic
-from adapters.mqtt.sparkplug_wire import DataType, Metric, Payload, decode, encode
+from adapters.mqtt.sparkplug_wire import decode, encode
 from firmware_sim.servers.mqtt import end_if_cancelled
 from firmware_sim.servers.sparkplug_unit import SparkplugBattery
 

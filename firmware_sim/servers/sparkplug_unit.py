@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
-from adapters.mqtt.sparkplug_wire import DataType, Metric, Raw, Value, as_raw, typed
+from adapters.mqtt.sparkplug_payload import DataType, Metric, Raw, Value, as_raw, typed
 from firmware_sim.devices.battery import BatteryInputs, BatterySpec, BatteryState, update
 from firmware_sim.servers.mqtt_control import Log
 

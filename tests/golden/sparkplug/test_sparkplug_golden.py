@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.mqtt.sparkplug_payload import DataType, Metric, Payload, Raw, typed
 from adapters.mqtt.sparkplug_topic import State, decode_state, encode_state
-from adapters.mqtt.sparkplug_wire import (
-    DataType,
-    Metric,
-    Payload,
-    Raw,
-    decode,
-    encode,
-    typed,
-)
+from adapters.mqtt.sparkplug_wire import decode, encode
 
 AT = 1_486_144_502_122
 NBIRTH = bytes.fromhex(

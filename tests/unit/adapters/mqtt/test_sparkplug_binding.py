@@ -19,8 +19,8 @@ from adapters.mqtt.sparkplug_binding import (
     tolerance,
 )
 from adapters.mqtt.sparkplug_control import Verdict, answered, before, in_force, verdict
+from adapters.mqtt.sparkplug_payload import DataType, Metric, Raw
 from adapters.mqtt.sparkplug_readings import PowerReadings, Spans
-from adapters.mqtt.sparkplug_wire import DataType, Metric, Raw
 from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.errors import ConfigError
 from marketplace_core.units import Kw

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from adapters.mqtt import sparkplug
 from adapters.mqtt.sparkplug import Life, NodeSession, Rebirths, Sign, rebirth_request
+from adapters.mqtt.sparkplug_payload import DataType, Metric, Payload, Raw
 from adapters.mqtt.sparkplug_topic import Verb
-from adapters.mqtt.sparkplug_wire import DataType, Metric, Payload, Raw, decode, encode
+from adapters.mqtt.sparkplug_wire import decode, encode
 from adapters.mqtt.wire import WireError
 
 AT = 1_486_144_502_122

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.mqtt import sparkplug_payload as types
 from adapters.mqtt import sparkplug_wire as sparkplug
+from adapters.mqtt.sparkplug_payload import DataType, Metric, Payload, Raw, typed
 from adapters.mqtt.sparkplug_topic import Topic, Verb, decode_state, parse
-from adapters.mqtt.sparkplug_wire import DataType, Metric, Payload, Raw, decode, encode, typed
+from adapters.mqtt.sparkplug_wire import decode, encode
 from adapters.mqtt.wire import MAX_PAYLOAD, WireError
 from tests.golden.sparkplug import test_sparkplug_golden as golden
 
@@ -20,12 +22,12 @@ MILLIS = st.integers(0, sparkplug.MAX_MILLIS - 1)
 
 
 def of_type(kind: DataType) -> st.SearchStrategy[object]:
-    if kind in sparkplug.INTEGERS:
-        bits = sparkplug.INTEGERS[kind]
+    if kind in types.INTEGERS:
+        bits = types.INTEGERS[kind]
         signed = kind.name.startswith("INT")
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
         return st.integers(low, high)
-    if kind in sparkplug.FLOATS:
+    if kind in types.FLOATS:
         return st.floats(width=32 if kind is DataType.FLOAT else 64, allow_nan=False)
     if kind is DataType.BOOLEAN:
         return st.booleans()
@@ -43,7 +45,7 @@ def metrics(draw: st.DrawFn) -> Metric:
     null, value = draw(st.booleans()), draw(of_type(kind))
     says_type = draw(st.booleans())
     if not says_type:
-        value = sparkplug.as_raw(value, kind)
+        value = types.as_raw(value, kind)
     return Metric(
         name=draw(st.none() | TEXT), alias=draw(st.none() | UINT64),
         timestamp_ms=draw(st.none() | MILLIS), datatype=kind if says_type else None,
@@ -65,7 +67,7 @@ def test_what_is_written_is_read(payload: Payload) -> None:
 @given(st.sampled_from(SCALAR).flatmap(lambda kind: st.tuples(st.just(kind), of_type(kind))))
 def test_a_type_said_at_birth_gives_the_value_back(of: tuple[DataType, object]) -> None:
     kind, value = of
-    raw = decode(encode(Payload(metrics=(Metric(value=sparkplug.as_raw(value, kind)),))))
+    raw = decode(encode(Payload(metrics=(Metric(value=types.as_raw(value, kind)),))))
     assert typed(raw.metrics[0].value, kind) == value
 
 
@@ -111,7 +113,7 @@ def typed_or_refused(raw: Raw, kind: DataType) -> None:
         value = typed(raw, kind)
     except WireError:
         return
-    assert sparkplug.as_raw(value, kind).value is not None
+    assert types.as_raw(value, kind).value is not None
 
 
 def test_every_limit_refuses_and_says_so() -> None:
@@ -181,7 +183,7 @@ def test_a_value_of_another_type_is_refused(raw: Raw, kind: DataType) -> None:
 @pytest.mark.parametrize("value", [128, -129])
 def test_what_does_not_fit_is_not_written(value: int) -> None:
     with pytest.raises(ValueError, match="INT8"):
-        sparkplug.as_raw(value, DataType.INT8)
+        types.as_raw(value, DataType.INT8)
     with pytest.raises(ValueError, match="too large"):
         encode(Payload(metrics=(Metric(datatype=DataType.FLOAT, value=1e300),)))
 
