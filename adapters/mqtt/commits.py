@@ -51,6 +51,7 @@ class Commits:
         self._sink = sink
         self._waiting: list[_Message] = []
         self._held = 0
+        self._shedding = False
         self._fresh = asyncio.Event()
         self._ended = False
 
@@ -59,8 +60,12 @@ class Commits:
         if not readings or self._ended:
             return
         if self._held + len(readings) > _MOST_WAITING:
+            if not self._shedding:
+                self._shedding = True
+                _log.error("readings_shed", waiting=self._held)
             self.shed += len(readings)
             return
+        self._shedding = False
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Message(readings, done))
         self._held += len(readings)

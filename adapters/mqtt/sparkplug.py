@@ -8,7 +8,7 @@ what follows from what.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -27,8 +27,10 @@ from adapters.mqtt.wire import WireError
 
 REBIRTH: Final = "Node Control/Rebirth"
 BD_SEQ: Final = "bdSeq"
-_ALIASES_KEPT: Final = 4
-"""Evidence of a message names this many of its faults."""
+MAX_MILLIS: Final = 4_102_444_800_000
+"""1 January 2100: no later time is believed."""
+_FAULTS_NAMED: Final = 4
+"""Faults of a message that its evidence names."""
 NODE: Final = ""
 """Stands for the edge node itself where a device could."""
 
@@ -96,6 +98,10 @@ _TRANSITIONS: Final[dict[tuple[Life, Sign], tuple[Life, Step]]] = {
 }
 
 
+class _UndeclaredError(WireError):
+    """A metric that its birth did not declare."""
+
+
 class Sample(msgspec.Struct, frozen=True):
     """A metric's value at an instant."""
 
@@ -142,24 +148,33 @@ class _Table:
             if metric.alias is not None:
                 self.by_alias[metric.alias] = declared
 
-    def find(self, metric: Metric) -> Declared | None:
+    def find(self, metric: Metric) -> Declared:
+        """What a metric is; raises _UndeclaredError."""
         if metric.name is not None:
-            return self.by_name.get(metric.name)
-        return None if metric.alias is None else self.by_alias.get(metric.alias)
+            found = self.by_name.get(metric.name)
+        else:
+            found = None if metric.alias is None else self.by_alias.get(metric.alias)
+        if found is None:
+            label = metric.name if metric.name is not None else f"alias {metric.alias}"
+            raise _UndeclaredError(f"{label} was never declared, or without a type", b"")
+        return found
 
 
 class NodeSession:
     """One edge node and those of its devices that somebody is interested in."""
 
-    def __init__(self, devices: Iterable[str]) -> None:
-        """`devices`: names of bound devices; `NODE` for metrics of the node itself."""
+    def __init__(self, wanted: Mapping[str, Collection[str]]) -> None:
+        """`wanted`: of each bound device the metrics that mean something to us.
+
+        `NODE` stands for metrics of the node itself.
+        """
         self.missing = 0
         """Messages that the sequence numbers show to be lost."""
         self.doubted = 0
         """Metrics left aside because their alias may have another meaning by now."""
         self.wants_rebirth = ""
         """Why a rebirth is to be asked for; empty when nothing is amiss."""
-        self._bound = frozenset(devices)
+        self._bound = {device: frozenset(names) for device, names in wanted.items()}
         self._lives: dict[str, Life] = {NODE: Life.ABSENT}
         self._tables: dict[str, _Table] = {}
         self._last: int | None = None
@@ -251,7 +266,7 @@ class NodeSession:
         return step
 
     def _read(self, device: str, payload: Payload, *, born: bool) -> Heard:
-        table, faults = self._tables[device], []
+        table, wanted, faults = self._tables[device], self._bound[device], []
         samples: list[Sample] = []
         doubted = self._lives[NODE] is Life.DOUBTED and not born
         for metric in payload.metrics:
@@ -259,24 +274,16 @@ class NodeSession:
                 self.doubted += 1
                 continue
             try:
-                samples.append(self._sample(table, metric, payload.timestamp_ms))
+                declared = table.find(metric)
+                if declared.name in wanted:
+                    samples.append(_sample(declared, metric, payload.timestamp_ms))
+            except _UndeclaredError as error:
+                faults.append(str(error))
+                if not born and not self.wants_rebirth:
+                    self.wants_rebirth = str(error)
             except WireError as error:
                 faults.append(str(error))
         return Heard(born=born, samples=tuple(samples), faults=tuple(faults))
-
-    def _sample(self, table: _Table, metric: Metric, sent_ms: int | None) -> Sample:
-        declared = table.find(metric)
-        label = metric.name if metric.name is not None else f"alias {metric.alias}"
-        if declared is None:
-            self.wants_rebirth = self.wants_rebirth or f"{label} was never declared"
-            raise WireError(f"{label} was never declared", b"")
-        at_ms = metric.timestamp_ms if metric.timestamp_ms is not None else sent_ms
-        if at_ms is None:
-            raise WireError(f"{declared.name} has no timestamp", b"")
-        value = metric.value
-        if isinstance(value, Raw):
-            value = typed(value, declared.datatype)
-        return Sample(declared.name, value, at_ms, metric.historical)
 
 
 class Rebirths:
@@ -305,8 +312,18 @@ def rebirth_request(at_ms: int) -> Payload:
 
 def evidence(faults: Sequence[str]) -> str:
     """What is wrong with a message's metrics, in one line."""
-    more = len(faults) - _ALIASES_KEPT
-    return "; ".join(faults[:_ALIASES_KEPT]) + (f"; and {more} more" if more > 0 else "")
+    more = len(faults) - _FAULTS_NAMED
+    return "; ".join(faults[:_FAULTS_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _sample(declared: Declared, metric: Metric, sent_ms: int | None) -> Sample:
+    at_ms = metric.timestamp_ms if metric.timestamp_ms is not None else sent_ms
+    if at_ms is None or at_ms >= MAX_MILLIS:
+        raise WireError(f"{declared.name} has no timestamp that can be meant: {at_ms}", b"")
+    value = metric.value
+    if isinstance(value, Raw):
+        value = typed(value, declared.datatype)
+    return Sample(declared.name, value, at_ms, metric.historical)
 
 
 def _bd_seq(payload: Payload) -> Value | None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
+import structlog
 
 from adapters.base import refuse
 from adapters.mqtt.commits import Commits
@@ -41,6 +42,7 @@ _TICK_S: Final = 1.0
 """Wall seconds between two looks at rebirths that are still to be asked for."""
 _DRAIN_S: Final = 2.0
 """Longest wall seconds that handlers of inbound messages may take to end."""
+_log = structlog.get_logger(__name__)
 
 
 class SparkplugAdapter:
@@ -234,6 +236,10 @@ class SparkplugAdapter:
 
     def _ask_rebirth(self, node: Node) -> None:
         if self._link.connected and node.rebirths.due(node.session, self._clock.monotonic()):
+            _log.info(
+                "sparkplug_rebirth_asked", edge_node="/".join(node.key),
+                reason=node.session.wants_rebirth,
+            )  # fmt: skip
             request = rebirth_request(self._wall_ms())
             self._publish(Topic(node.key[0], Verb.NCMD, node.key[1]), request)
 

@@ -7,7 +7,7 @@ is what its birth declared.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -75,14 +75,14 @@ def check(device: SparkplugDevice) -> None:
         )
 
 
-def number(value: Value | None, meaning: Meaning) -> float | None:
-    """A metric's value in our unit; None for a null. Raises ValueError for what is no number."""
+def number(value: Value | None, meaning: Meaning, role: Role) -> float | None:
+    """A metric's value in our unit; None for a null. Raises ValueError for what cannot be meant."""
     if value is None:
         return None
     if not isinstance(value, int | float):
         raise ValueError(f"{meaning.metric} is no number")  # noqa: TRY004 - the device's fault
     scaled = value * meaning.scale
-    if not math.isfinite(scaled) or abs(scaled) > _LARGEST:
+    if not math.isfinite(scaled) or abs(scaled) > _LARGEST or (role == "soc" and scaled < 0.0):
         raise ValueError(f"{meaning.metric} = {value!r} cannot be meant")
     return scaled
 
@@ -123,6 +123,8 @@ def command(wanted: Wanted, device: SparkplugDevice, declared: Mapping[str, Decl
         if known is None:
             raise ValueError(f"its birth declared no {meaning.metric}")
         on_wire = _on_wire(value, meaning, known.datatype)
+        if role == "lease" and not on_wire:
+            on_wire = 1  # to some firmware a lease of 0 is one without end
         metrics.append(_named(known, as_raw(on_wire, known.datatype)))
         if role != "lease":
             expected[role] = float(on_wire) * meaning.scale
@@ -167,24 +169,32 @@ class Reported:
         self.values: dict[Role, float | None] = {}
         self.reports: dict[Role, int] = {}
 
-    def take(self, samples: Sequence[Sample]) -> list[str]:
-        """Note what is live; return what could not be understood."""
+    def take(self, samples: Sequence[Sample], *, born: bool = False) -> list[str]:
+        """Note what is live; return what could not be understood.
+
+        What a birth says is so, and answers nobody: it is not counted as a report.
+        """
         faults: list[str] = []
         for sample in samples:
             if sample.historical:
                 continue
             for role, meaning in self._roles.get(sample.name, ()):
                 try:
-                    self.values[role] = number(sample.value, meaning)
+                    self.values[role] = number(sample.value, meaning, role)
                 except ValueError as error:
                     faults.append(str(error))
                 else:
-                    self.reports[role] = self.reports.get(role, 0) + 1
+                    self.reports[role] = self.reports.get(role, 0) + (not born)
         return faults
 
     def forget(self) -> None:
         """A new birth says everything anew."""
         self.values.clear()
+
+    @property
+    def names(self) -> Collection[str]:
+        """Metrics that mean something to us."""
+        return self._roles.keys()
 
     def roles_of(self, name: str) -> Sequence[tuple[Role, Meaning]]:
         """What a metric is to us; nothing for most."""

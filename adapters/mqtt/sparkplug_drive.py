@@ -24,7 +24,7 @@ from marketplace_core.dispatch.setpoint import (
 from marketplace_core.ports import Clock, TimeMap
 from marketplace_core.units import Kw
 
-_BIRTH_S: Final = 1.0
+_BIRTH_S: Final = 2.0
 """Wall seconds that an edge node has to be born after it was asked to."""
 
 Send = Callable[[Bound, Payload, float], bool]

@@ -31,7 +31,7 @@ class Node:
     def __init__(self, key: NodeKey, devices: dict[str, Bound], rebirth_every_s: float) -> None:
         self.key = key
         self.devices = devices
-        self.session = NodeSession(devices)
+        self.session = NodeSession({name: bound.reported.names for name, bound in devices.items()})
         self.rebirths = Rebirths(rebirth_every_s)
 
 
@@ -157,7 +157,7 @@ class SparkplugInbound:
                 self._presence.heard(device_id)
             else:
                 self._presence.reported(device_id)
-            faults += bound.reported.take(heard.samples)
+            faults += bound.reported.take(heard.samples, born=heard.born)
             if not heard.born:
                 readings, not_numbers = bound.readings.take(heard.samples, bound.reported)
                 faults += [one for one in not_numbers if one not in faults]

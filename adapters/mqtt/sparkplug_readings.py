@@ -82,13 +82,13 @@ class PowerReadings:
         """
         readings: list[Reading] = []
         faults: list[str] = []
-        beside = self._beside(samples, reported)
+        beside = self._beside(samples, reported, faults)
         for sample in sorted(samples, key=lambda one: one.at_ms):
             for role, meaning in reported.roles_of(sample.name):
                 if role != "power":
                     continue
                 try:
-                    power_kw = number(sample.value, meaning)
+                    power_kw = number(sample.value, meaning, role)
                     span = None if power_kw is None else self._spans.claim(sample.at_ms)
                     values = beside.get(sample.at_ms, {}) if sample.historical else reported.values
                     if span is not None and power_kw is not None:
@@ -104,14 +104,20 @@ class PowerReadings:
                 self._spans.begin(sample.at_ms)
 
     def _beside(
-        self, samples: Sequence[Sample], reported: Reported
+        self, samples: Sequence[Sample], reported: Reported, faults: list[str]
     ) -> dict[int, dict[Role, float | None]]:
         """Historical values by their instant."""
         found: dict[int, dict[Role, float | None]] = {}
         for sample in samples:
             for role, meaning in reported.roles_of(sample.name) if sample.historical else ():
-                if role != "power" and isinstance(sample.value, int | float):
-                    found.setdefault(sample.at_ms, {})[role] = sample.value * meaning.scale
+                if role == "power":
+                    continue
+                try:
+                    value = number(sample.value, meaning, role)
+                except ValueError as error:
+                    faults.append(str(error))
+                else:
+                    found.setdefault(sample.at_ms, {})[role] = value
         return found
 
     def _reading(

@@ -39,14 +39,13 @@ MAX_METRICS: Final = 4_096
 """Metrics in one message; more is malformed."""
 MAX_NAME: Final = 512
 """Bytes of a metric's name; more is malformed."""
-MAX_MILLIS: Final = 4_102_444_800_000
-"""1 January 2100: no later time is believed."""
 _MOST_EVIDENCE: Final = 256
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MORE: Final = 0x80
 _LOW_BITS: Final = 0x7F
 _LONGEST_VARINT: Final = 10
+_LARGEST_FIELD: Final = 2**29 - 1
 _FLOAT: Final = struct.Struct("<f")
 _DOUBLE: Final = struct.Struct("<d")
 
@@ -85,7 +84,7 @@ def decode(data: bytes) -> Payload:
         return _payload(data)
     except IndexError as error:
         raise WireError("malformed Sparkplug payload: cut short", data) from error
-    except (ValueError, WireError) as error:
+    except ValueError as error:
         raise WireError(f"malformed Sparkplug payload: {error}", data) from error
 
 
@@ -99,7 +98,7 @@ def _payload(data: bytes) -> Payload:
                 raise ValueError(f"more than {MAX_METRICS} metrics")
             metrics.append(_metric(value))
         elif key == _TIMESTAMP:
-            timestamp = _millis(value)
+            timestamp = value
         elif key == _SEQ:
             seq = value
         elif key >> 3 in {1, 2, 3}:
@@ -120,7 +119,7 @@ def _metric(data: bytes) -> Metric:  # noqa: C901 - one branch a field: the hot 
         if key == _ALIAS:
             alias = value
         elif key == _STAMP:
-            stamp = _millis(value)
+            stamp = value
         elif key in _READ:  # of a `oneof` the last one counts
             value_key, found = key, value
         elif key == _NAME:
@@ -146,7 +145,12 @@ def _value(key: int, found: Any, datatype: DataType | None) -> Value | Raw | Non
     raw = Raw(field, read(found))
     if datatype is None:
         return raw
-    return None if datatype in OPAQUE else typed(raw, datatype)
+    if datatype in OPAQUE:
+        return None
+    try:
+        return typed(raw, datatype)
+    except WireError:
+        return raw  # one metric of another type than it says: whoever wants it is told
 
 
 def _name(value: bytes) -> str:
@@ -156,16 +160,8 @@ def _name(value: bytes) -> str:
 
 
 def _datatype(number: int) -> DataType | None:
-    kind = KNOWN.get(number)
-    if kind is None:
-        raise ValueError(f"there is no datatype {number}")
-    return None if kind is DataType.UNKNOWN else kind
-
-
-def _millis(value: int) -> int:
-    if value >= MAX_MILLIS:
-        raise ValueError(f"{value} ms is after the year 2100")
-    return value
+    """The type of an index; None for Unknown, and for what later versions may add."""
+    return KNOWN.get(number) or None
 
 
 def _fields(data: bytes) -> list[tuple[int, Any]]:
@@ -181,8 +177,8 @@ def _fields(data: bytes) -> list[tuple[int, Any]]:
         if key & _MORE:
             key, at = _varint(data, at - 1)
         kind = key & 7
-        if not key >> 3:
-            raise ValueError("field number 0")
+        if not 0 < key >> 3 <= _LARGEST_FIELD:
+            raise ValueError(f"field number {key >> 3}")
         if kind == _VARINT:
             value = data[at]
             at += 1

@@ -40,7 +40,10 @@ class SparkplugNode:
         *,
         primary_host: str = "",
     ) -> None:
-        """`primary_host`: it is born only once that host says that it is there."""
+        """`primary_host`: it is born only once that host says that it is there.
+
+        `device` is empty where the battery is the edge node itself.
+        """
         self.battery = battery
         self.births = 0
         """Complete births since the start."""
@@ -64,6 +67,8 @@ class SparkplugNode:
 
     def report(self, *names: str) -> None:
         """Send metrics as they stand now, or keep them until somebody hears."""
+        if not names:
+            return
         at_ms = round(time.time() * 1000)
         if self._born:
             self._outbox.append(self.battery.reported(names, at_ms))
@@ -119,7 +124,7 @@ class SparkplugNode:
             await asyncio.sleep(random.uniform(0.0, _RETRY_S))  # noqa: S311 - jitter
 
     async def _session(self, client: aiomqtt.Client) -> None:
-        topics = [self._topic(Verb.NCMD), self._topic(Verb.DCMD)]
+        topics = sorted({self._topic(Verb.NCMD), self._topic(Verb.DCMD)})
         if self._primary_host:
             self._host_there.clear()
             topics.append(state_topic(self._primary_host))
@@ -144,11 +149,11 @@ class SparkplugNode:
                     self._host_there.set()
                 continue
             metrics = decode(payload).metrics
-            if parse(name).verb is Verb.NCMD:
-                if any(one.name == _REBIRTH and one.value is True for one in metrics):
-                    self._rebirth.set()
-            elif self.obeys and (back := self.battery.obey(metrics)):
-                self.report(*back)
+            own = parse(name).verb is Verb.NCMD
+            if own and any(one.name == _REBIRTH and one.value is True for one in metrics):
+                self._rebirth.set()
+            elif (not own or not self._device) and self.obeys:
+                self.report(*self.battery.obey(metrics))
 
     async def _speak(self, client: aiomqtt.Client) -> None:
         if self._primary_host:
@@ -157,8 +162,7 @@ class SparkplugNode:
         while True:
             if self._rebirth.is_set():
                 await self._be_born(client)
-            if ended := self.battery.expire():
-                self.report(*ended)
+            self.report(*self.battery.expire())
             while self._kept:
                 await self._send(client, Verb.DDATA, self._kept.popleft())
             while self._outbox:
@@ -174,8 +178,12 @@ class SparkplugNode:
             self._death().metrics[0],
             Metric(name=_REBIRTH, timestamp_ms=at_ms, datatype=DataType.BOOLEAN, value=False),
         ]
-        await self._send(client, Verb.NBIRTH, own)
-        await self._send(client, Verb.DBIRTH, self.battery.declared(at_ms))
+        declared = self.battery.declared(at_ms)
+        if self._device:
+            await self._send(client, Verb.NBIRTH, own)
+            await self._send(client, Verb.DBIRTH, declared)
+        else:
+            await self._send(client, Verb.NBIRTH, [*own, *declared])
         self.births += 1
         self._born = True
 
@@ -198,5 +206,7 @@ class SparkplugNode:
         return Payload(timestamp_ms=at_ms, metrics=(number,))
 
     def _topic(self, verb: Verb) -> str:
+        if not self._device:
+            verb = Verb("N" + verb.value[1:])
         device = self._device if verb.value.startswith("D") else ""
         return str(Topic(self._group, verb, self._edge_node, device))

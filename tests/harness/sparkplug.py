@@ -30,12 +30,14 @@ METRICS = {
 }
 
 
-def binding(device_id: str, *, without: Sequence[str] = (), **fields: Any) -> SparkplugDevice:
+def binding(
+    device_id: str, *, without: Sequence[str] = (), behind: str = "bess", **fields: Any
+) -> SparkplugDevice:
     one = profile(device_id, "sparkplug", LeaseKind.TIME_TO_LIVE, **fields)
     metrics = {role: meaning for role, meaning in METRICS.items() if role not in without}
     return SparkplugDevice(
         device_id=device_id, organisation=ORG, profile=one, group=GROUP,
-        edge_node=f"node-{device_id}", sparkplug_device="bess", metrics=metrics,
+        edge_node=f"node-{device_id}", sparkplug_device=behind, metrics=metrics,
     )  # fmt: skip
 
 
@@ -49,8 +51,8 @@ def host(
     )  # fmt: skip
 
 
-def node(device_id: str, battery: SparkplugBattery, **fields: Any) -> SparkplugNode:
-    return SparkplugNode(GROUP, f"node-{device_id}", "bess", battery, **fields)
+def node(device: SparkplugDevice, battery: SparkplugBattery, **fields: Any) -> SparkplugNode:
+    return SparkplugNode(device.group, device.edge_node, device.sparkplug_device, battery, **fields)
 
 
 class SparkplugBench(Bench):
@@ -63,7 +65,7 @@ class SparkplugBench(Bench):
         self._port = port
         self.adapter = host(port, binding(HERE), binding(AWAY))
         self._battery = SparkplugBattery(log=self.log.append)
-        self._node = node(HERE, self._battery)
+        self._node = node(binding(HERE), self._battery)
 
     def commanded_kw(self) -> float | None:
         return self._battery.commanded_kw()
@@ -82,7 +84,7 @@ class SparkplugRig:
         self.sink = ListSink()
         self.log: list[Any] = []
         self.battery = SparkplugBattery(log=self.log.append)
-        self.node = node(device.device_id, self.battery, **fields)
+        self.node = node(device, self.battery, **fields)
         self.adapter = host(port, device, answer_s=answer_s)
         self.device_id = device.device_id
 

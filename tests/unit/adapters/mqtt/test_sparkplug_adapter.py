@@ -187,6 +187,27 @@ async def test_a_device_without_switch_or_heartbeat_is_driven_by_its_setpoint(po
         assert not (await rig.adapter.read_back(HERE)).active
 
 
+async def test_an_edge_node_that_is_the_battery_itself_is_driven_by_ncmd(port: int) -> None:
+    async with sparkplug_rig(port, binding(HERE, behind="")) as rig:
+        assert isinstance(await set_to(rig, -2.0), Applied)
+        rig.node.measure(-2.0)
+        await reads(rig, -2.0)
+        rig.node.lose_link()
+        await rig.absent()
+        rig.node.go_online()
+        await rig.present()
+        assert rig.battery.commanded_kw() == -2.0
+
+
+async def test_a_birth_answers_no_command(rig: SparkplugRig) -> None:
+    rig.node.obeys = False
+    async with asyncio.TaskGroup() as tasks:
+        lost = tasks.create_task(set_to(rig, -3.0))
+        await asyncio.sleep(0.05)
+        rig.node.be_born_again()
+    assert isinstance(lost.result(), Unconfirmed)  # it may still be on its way
+
+
 async def test_a_lost_link_of_ours_is_followed_by_a_rebirth(port: int) -> None:
     async with Relay(port) as relay, sparkplug_rig(port, gateway_port=relay.port) as rig:
         before = rig.node.births

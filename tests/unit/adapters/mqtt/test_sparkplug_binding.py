@@ -126,6 +126,14 @@ def test_what_no_meter_can_mean_is_a_fault_and_no_reading(value: object) -> None
     assert "Inverter/Power" in faults[0]
 
 
+def test_a_negative_charge_is_a_fault_live_or_of_old() -> None:
+    meter = Meter()
+    for historical in (False, True):
+        _, faults = meter.take(Sample("Battery/Stored", -1.0, T0, historical))
+        assert "Battery/Stored" in faults[0]
+    assert "soc" not in meter.reported.values
+
+
 def test_a_null_is_neither_a_reading_nor_a_fault() -> None:
     meter = Meter()
     meter.take(power(0, 0))
@@ -142,6 +150,11 @@ def test_a_command_speaks_in_declared_types_and_puts_safety_first() -> None:
         Metric(alias=22, value=Raw(14, True)),
     )
     assert made.expected == {"heartbeat": 5.0, "setpoint": -2.0, "enable": 1.0}
+
+
+def test_a_lease_is_never_written_as_none() -> None:
+    made = command(Wanted(lease_s=0.2), binding("b"), DECLARED)
+    assert made.metrics == (Metric(name="Control/Lease", value=Raw(10, 1)),)
 
 
 def test_a_command_that_the_birth_did_not_declare_is_refused() -> None:

@@ -43,7 +43,7 @@ def ddata(seq: int, alias: int = 7, value: int = 5, *, historical: bool = False)
 
 @pytest.fixture
 def born() -> NodeSession:
-    session = NodeSession(["bess"])
+    session = NodeSession({"bess": ["kw", "a", "b"]})
     session.take(Verb.NBIRTH, "", nbirth())
     session.take(Verb.DBIRTH, "bess", dbirth(1))
     assert (session.life("bess"), session.wants_rebirth) == (Life.BORN, "")
@@ -70,7 +70,7 @@ def test_sequence_numbers_wrap_from_255_to_0(born: NodeSession) -> None:
 
 
 def test_a_birth_may_begin_anywhere_between_0_and_255() -> None:
-    session = NodeSession(["bess"])
+    session = NodeSession({"bess": ["kw", "a", "b"]})
     session.take(Verb.NBIRTH, "", nbirth(255))
     session.take(Verb.DBIRTH, "bess", dbirth(0))
     assert session.wants_rebirth == ""
@@ -95,7 +95,7 @@ def test_in_doubt_only_what_is_named_counts(born: NodeSession) -> None:
 
 
 def test_data_before_a_birth_is_not_understood_and_asks_for_one() -> None:
-    session = NodeSession(["bess"])
+    session = NodeSession({"bess": ["kw", "a", "b"]})
     assert not session.take(Verb.DDATA, "bess", ddata(4)).samples
     assert "not born" in session.wants_rebirth
     assert session.missing == 0  # nobody knows how many
@@ -138,7 +138,7 @@ def test_other_devices_of_the_node_count_the_sequence_only(born: NodeSession) ->
 
 
 def test_a_node_without_devices_speaks_for_itself() -> None:
-    session = NodeSession([""])
+    session = NodeSession({"": ["kw", "bdSeq"]})
     own = [*nbirth().metrics, *dbirth(0).metrics]
     heard = session.take(Verb.NBIRTH, "", message(0, *own))
     assert [sample.name for sample in heard.samples] == ["bdSeq", "kw"]
@@ -177,6 +177,32 @@ def test_a_value_of_another_type_is_a_fault_of_that_metric_alone(born: NodeSessi
     assert "timestamp" in heard.faults[1]
 
 
+def test_what_nobody_wants_is_neither_a_sample_nor_a_fault(born: NodeSession) -> None:
+    strange = Metric(
+        name="vendor", alias=50, timestamp_ms=2**64 - 1, datatype=DataType.INT8, value=Raw(15, "x")
+    )
+    heard = born.take(Verb.DBIRTH, "bess", message(2, strange, *dbirth(0).metrics))
+    assert [sample.name for sample in heard.samples] == ["kw"]
+    assert heard.faults == ()
+    heard = born.take(Verb.DDATA, "bess", message(3, Metric(alias=50, value=Raw(15, "y"))))
+    assert (heard.faults, born.wants_rebirth) == ((), "")
+
+
+@pytest.mark.parametrize("at_ms", [sparkplug.MAX_MILLIS, 2**64 - 1])
+def test_no_time_after_2100_is_believed(born: NodeSession, at_ms: int) -> None:
+    late = Metric(alias=7, timestamp_ms=at_ms, value=Raw(10, 1))
+    heard = born.take(Verb.DDATA, "bess", message(2, late))
+    assert heard.samples == ()
+    assert str(at_ms) in heard.faults[0]
+
+
+def test_a_birth_without_types_does_not_ask_for_another_one(born: NodeSession) -> None:
+    untyped = Metric(name="kw", alias=7, timestamp_ms=AT, value=Raw(10, 1))
+    heard = born.take(Verb.DBIRTH, "bess", message(2, untyped))
+    assert "without a type" in heard.faults[0]
+    assert born.wants_rebirth == ""  # it would say the same again, for ever
+
+
 def test_rebirths_are_asked_for_at_once_and_then_not_too_often(born: NodeSession) -> None:
     rebirths = Rebirths(10.0)
     assert not rebirths.due(born, 0.0)
@@ -193,10 +219,34 @@ def test_a_rebirth_is_asked_for_by_name() -> None:
     assert (switch.name, switch.alias, switch.value) == ("Node Control/Rebirth", None, True)
 
 
+NOISE = st.builds(
+    Payload, timestamp_ms=st.none() | st.just(AT), seq=st.none() | st.integers(0, 255),
+    metrics=st.lists(st.builds(
+        Metric, name=st.sampled_from([None, "kw", "bdSeq", "x"]), alias=st.integers(0, 9),
+        timestamp_ms=st.none() | st.just(AT), datatype=st.none() | st.sampled_from(DataType),
+        historical=st.booleans(),
+        value=st.none() | st.builds(Raw, st.integers(10, 16), st.integers(0, 2**64 - 1)),
+    ), max_size=4).map(tuple),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(Verb), st.sampled_from(["", "bess", "x"]), NOISE)))
+def test_no_order_of_messages_breaks_a_session(said: list[tuple[Verb, str, Payload]]) -> None:
+    session = NodeSession({"bess": ["kw"], "": ["kw", "x"]})
+    for verb, behind, payload in said:
+        device = behind if verb.value.startswith("D") else ""
+        try:
+            heard = session.take(verb, device, payload)
+        except WireError:
+            continue
+        assert not heard.samples or session.life(device) is not Life.ABSENT
+    assert session.missing >= 0
+
+
 @given(st.lists(st.sampled_from(["data", "rebirth", "lost", "lost rebirth"]), max_size=60))
 def test_a_value_is_never_taken_for_another_metric(moves: list[str]) -> None:
     """A node that gives its aliases a new meaning at each birth, and a network that loses."""
-    session, seq, meaning, unseen = NodeSession(["bess"]), 0, 1, 0
+    session, seq, meaning, unseen = NodeSession({"bess": ["kw", "a", "b"]}), 0, 1, 0
     for move in ["rebirth", *moves]:
         if "rebirth" in move:
             meaning, seq = -meaning, 0
