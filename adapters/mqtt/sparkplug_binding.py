@@ -27,6 +27,7 @@ Role = Literal[
 a lease in seconds, each once its value is multiplied with its scale."""
 _BEAT_LIMIT: Final = 128
 """A heartbeat counts from 0 up to this and starts again: it fits every integer type."""
+_ROUNDING_KW: Final = 1e-6
 _LARGEST: Final = 1e9
 """No kilowatts, kilowatt-hours or seconds above it are believed."""
 
@@ -125,10 +126,22 @@ def command(wanted: Wanted, device: SparkplugDevice, declared: Mapping[str, Decl
         on_wire = _on_wire(value, meaning, known.datatype)
         if role == "lease" and not on_wire:
             on_wire = 1  # to some firmware a lease of 0 is one without end
+        if role == "setpoint" and isinstance(on_wire, int):
+            on_wire = _inside(on_wire, meaning, device)
         metrics.append(_named(known, as_raw(on_wire, known.datatype)))
         if role != "lease":
             expected[role] = float(on_wire) * meaning.scale
     return Command(metrics=tuple(metrics), expected=expected)
+
+
+def _inside(whole: int, meaning: Meaning, device: SparkplugDevice) -> int:
+    """A rounded setpoint, one step back where rounding led out of the device's bounds."""
+    low, high = device.profile.min_kw, device.profile.max_kw
+    steps = [whole, whole - 1, whole + 1]
+    for one in steps:
+        if low - _ROUNDING_KW <= one * meaning.scale <= high + _ROUNDING_KW:
+            return one
+    raise ValueError(f"no whole {meaning.metric} lies within {low:g} .. {high:g} kW")
 
 
 def tolerance(device: SparkplugDevice, datatype: DataType) -> float:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from adapters.mqtt.sparkplug_binding import Reported, Role
 
-_EXACT = 1e-6
+_EXACT: Final = 1e-6
+"""What a float of 32 bits may be aside, absolute and of the value."""
 
 
 class Before(msgspec.Struct, frozen=True):
@@ -50,7 +52,7 @@ def verdict(
     contradicted = False
     for role, wanted in expected.items():
         value = reported.values.get(role)
-        near = tolerance_kw if role == "setpoint" else _EXACT
+        near = max(tolerance_kw if role == "setpoint" else _EXACT, _EXACT * abs(wanted))
         if value is not None and abs(value - wanted) <= near:
             continue
         amiss.append(f"{role} is {_shown(value)}, not {wanted:g}")
@@ -63,6 +65,12 @@ def verdict(
 def answered(expected: Mapping[Role, float], was: Before, reported: Reported) -> bool:
     """Whether any of the metrics that were written was reported since."""
     return any(reported.reports.get(role, 0) > was.reports.get(role, 0) for role in expected)
+
+
+def disturbed(was: Before, reported: Reported) -> bool:
+    """Whether the setpoint, or what puts it in force, is not as it was before a command."""
+    roles: tuple[Role, ...] = ("setpoint", "enable")
+    return any(reported.values.get(role) != was.values.get(role) for role in roles)
 
 
 def in_force(

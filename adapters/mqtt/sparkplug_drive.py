@@ -10,7 +10,7 @@ from typing import Final
 from adapters.base import refuse
 from adapters.mqtt.sparkplug import Life
 from adapters.mqtt.sparkplug_binding import Command, Wanted, beat_after, command, tolerance
-from adapters.mqtt.sparkplug_control import Before, Verdict, answered, before, verdict
+from adapters.mqtt.sparkplug_control import Before, Verdict, answered, before, disturbed, verdict
 from adapters.mqtt.sparkplug_inbound import Bound, Fleet
 from adapters.mqtt.sparkplug_payload import DataType, Payload
 from marketplace_core.dispatch.setpoint import (
@@ -99,6 +99,18 @@ class Driver:
             bound.held = setpoint
         return outcome
 
+    async def _undone(self, bound: Bound) -> str:
+        """Take back what a refused command left in force: nothing else would ever end it."""
+        bound.held = None
+        outcome = await self._write(bound, "", self._rest(bound), self._ack_timeout_s)
+        return "" if isinstance(outcome, Applied) else ", and may not be back at its fallback"
+
+    def _rest(self, bound: Bound) -> Wanted:
+        """What returns a device to its fallback."""
+        if "enable" in bound.device.metrics:
+            return Wanted(enable=False, beat=_next_beat(bound))
+        return Wanted(power_kw=bound.device.profile.fallback_kw, beat=_next_beat(bound))
+
     async def release(self, bound: Bound, *, order_id: str, revision: int) -> SetpointOutcome:
         """Return a device to its fallback; the caller has the device for itself."""
         at, held = self._clock.now(), bound.held
@@ -109,10 +121,7 @@ class Driver:
             return self._refused(bound, "", f"revision {held.revision} is in force")
         if "setpoint" not in bound.device.metrics:
             return self._refused(bound, "", "it has no setpoint metric")
-        wanted = Wanted(enable=False, beat=_next_beat(bound))
-        if "enable" not in bound.device.metrics:
-            wanted = Wanted(power_kw=bound.device.profile.fallback_kw, beat=_next_beat(bound))
-        outcome = await self._write(bound, "", wanted, self._ack_timeout_s)
+        outcome = await self._write(bound, "", self._rest(bound), self._ack_timeout_s)
         if isinstance(outcome, Applied):
             bound.held = None
         return outcome
@@ -159,9 +168,12 @@ class Driver:
         elif overtaken():
             reason = "a release overtook it before it was reported"
         elif outcome is Verdict.CONTRADICTED or answered(written.expected, was, bound.reported):
+            reason = "it reports something else"
+            if setpoint_id and disturbed(was, bound.reported):
+                reason += await self._undone(bound)
             return Refused(
-                setpoint_id=setpoint_id, device_id=device_id, at=at,
-                reason="it reports something else", evidence=amiss,
+                setpoint_id=setpoint_id, device_id=device_id, at=at, reason=reason,
+                evidence=amiss,
             )  # fmt: skip
         else:
             reason = f"no report within {self._ack_timeout_s:g} s: {amiss}"

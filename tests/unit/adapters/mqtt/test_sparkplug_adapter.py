@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import aiomqtt
 import pytest
 
+from adapters.mqtt.sparkplug_payload import Metric
 from adapters.mqtt.sparkplug_topic import State, decode_state, encode_state, state_topic
 from firmware_sim.devices.battery import BatterySpec
+from firmware_sim.servers.sparkplug_unit import DECLARED
 from marketplace_core.dispatch.setpoint import (
     Applied,
     Refused,
@@ -133,6 +135,8 @@ async def test_refused_clamped_silent_and_gone_are_told_apart(rig: SparkplugRig)
     assert isinstance(clamped, Refused)
     assert "setpoint is -4, not -5.5" in clamped.evidence
     assert time.monotonic() - began < 0.5  # at once, not when nothing else came
+    # What it made of the command does not stay in force.
+    await eventually(lambda: rig.battery.commanded_kw() is None, what="its fallback")
 
     rig.node.obeys = False
     silent = await set_to(rig, -3.0, 4)
@@ -145,6 +149,22 @@ async def test_refused_clamped_silent_and_gone_are_told_apart(rig: SparkplugRig)
         rig.node.lose_link()
     assert isinstance(pending.result(), Unconfirmed)
     assert "went away" in pending.result().reason
+
+
+async def test_a_device_that_takes_the_switch_and_not_the_setpoint_is_switched_off_again(
+    rig: SparkplugRig,
+) -> None:
+    obey = rig.battery.obey
+
+    def switch_only(written: Iterable[Metric]) -> list[str]:
+        setpoint_alias = DECLARED["Control/Setpoint"][0]
+        return [*obey([one for one in written if one.alias != setpoint_alias]), "Control/Setpoint"]
+
+    rig.battery.obey = switch_only
+    refused = await set_to(rig, -3.0)
+    assert isinstance(refused, Refused)
+    assert refused.evidence == "setpoint is 0, not -3"
+    await eventually(lambda: rig.battery.commanded_kw() is None, what="its fallback")
 
 
 async def test_a_release_overtakes_a_setpoint_that_waits(rig: SparkplugRig) -> None:

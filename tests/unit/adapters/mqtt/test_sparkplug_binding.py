@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,6 +156,18 @@ def test_a_command_speaks_in_declared_types_and_puts_safety_first() -> None:
 def test_a_lease_is_never_written_as_none() -> None:
     made = command(Wanted(lease_s=0.2), binding("b"), DECLARED)
     assert made.metrics == (Metric(name="Control/Lease", value=Raw(10, 1)),)
+
+
+@pytest.mark.parametrize(("asked_kw", "whole"), [(-7.0, 6), (-5.4, 5), (0.0, 0), (-0.6, 1)])
+def test_rounding_never_leads_out_of_the_bounds(asked_kw: float, whole: int) -> None:
+    metrics = {"setpoint": Meaning(metric="Control/Setpoint", scale=-1.0)}
+    profile = msgspec.structs.replace(binding("b").profile, min_kw=Kw(-6.9), max_kw=Kw(0.0))
+    device = SparkplugDevice(
+        device_id="b", organisation="o", profile=profile, group="g", edge_node="n", metrics=metrics
+    )
+    made = command(Wanted(power_kw=max(asked_kw, -6.9)), device, DECLARED)
+    assert made.metrics == (Metric(alias=21, value=Raw(10, whole)),)
+    assert made.expected == {"setpoint": -float(whole)}
 
 
 def test_a_command_that_the_birth_did_not_declare_is_refused() -> None:
