@@ -42,10 +42,12 @@ def binding(
 
 
 def host(
-    port: int, *devices: SparkplugDevice, answer_s: float = 2.0, rebirth_every_s: float = 0.3
-) -> SparkplugAdapter:
+    port: int, *devices: SparkplugDevice, answer_s: float = 2.0, rebirth_every_s: float = 0.3,
+    version: int = 5,
+) -> SparkplugAdapter:  # fmt: skip
     return SparkplugAdapter(
-        MqttBroker(host="127.0.0.1", port=port, client_id="gateway"), devices, host_id=HOST_ID,
+        MqttBroker(host=HOST, port=port, client_id="gateway", version=version), devices,
+        host_id=HOST_ID,
         clock=WallClock(), time_map=IdentityTime(), ack_timeout_s=answer_s,
         rebirth_every_s=rebirth_every_s,
     )  # fmt: skip
@@ -80,12 +82,14 @@ class SparkplugBench(Bench):
 class SparkplugRig:
     """An adapter, its sink and one edge node on one broker."""
 
-    def __init__(self, port: int, device: SparkplugDevice, answer_s: float, **fields: Any) -> None:
+    def __init__(
+        self, port: int, device: SparkplugDevice, *, answer_s: float, version: int, **fields: Any
+    ) -> None:
         self.sink = ListSink()
         self.log: list[Any] = []
         self.battery = SparkplugBattery(log=self.log.append)
         self.node = node(device, self.battery, **fields)
-        self.adapter = host(port, device, answer_s=answer_s)
+        self.adapter = host(port, device, answer_s=answer_s, version=version)
         self.device_id = device.device_id
 
     async def present(self) -> None:
@@ -98,10 +102,12 @@ class SparkplugRig:
 @asynccontextmanager
 async def sparkplug_rig(
     port: int, device: SparkplugDevice | None = None, *, answer_s: float = 2.0,
-    gateway_port: int = 0, **fields: Any,
+    gateway_port: int = 0, version: int = 5, **fields: Any,
 ) -> AsyncIterator[SparkplugRig]:  # fmt: skip
     """Everything running and present; the gateway may go through a relay's port."""
-    rig = SparkplugRig(gateway_port or port, device or binding(HERE), answer_s, **fields)
+    rig = SparkplugRig(
+        gateway_port or port, device or binding(HERE), answer_s=answer_s, version=version, **fields
+    )
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         ready = asyncio.Event()

@@ -60,6 +60,17 @@ def test_a_sparkplug_device_is_bound_as_its_settings_say(tmp_path: Path) -> None
     assert device.profile.protocol == "sparkplug"
 
 
+def test_the_example_of_the_documentation_can_be_used(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "mqtt.md").read_text(encoding="utf-8")
+    example = text.split("```toml\n")[1].split("```")[0]
+    site = BESS[: BESS.index("[mqtt]")]
+    assert [one.message for one in findings(tmp_path, site + example) if one.stops] == []
+    settings = read_settings(tmp_path / "f.toml", {}).settings
+    assert settings is not None
+    (device,) = sparkplug_devices(settings)
+    assert device.metrics.keys() >= {"soc", "available", "heartbeat"}
+
+
 def test_a_meter_is_not_driven_and_needs_no_way_back(tmp_path: Path) -> None:
     meter = BESS.replace(SETPOINT, "").replace(LEASE, "").replace(ENABLE, "")
     assert findings(tmp_path, meter.replace("time_to_live", "none")) == []

@@ -207,6 +207,13 @@ async def test_a_device_without_switch_or_heartbeat_is_driven_by_its_setpoint(po
         assert not (await rig.adapter.read_back(HERE)).active
 
 
+async def test_a_broker_of_mqtt_3_1_1_will_do(port: int) -> None:
+    async with sparkplug_rig(port, version=4, primary_host=HOST_ID) as rig:
+        assert isinstance(await set_to(rig, -2.0), Applied)
+        rig.node.measure(-2.0)
+        await reads(rig, -2.0)
+
+
 async def test_an_edge_node_that_is_the_battery_itself_is_driven_by_ncmd(port: int) -> None:
     async with sparkplug_rig(port, binding(HERE, behind="")) as rig:
         assert isinstance(await set_to(rig, -2.0), Applied)
