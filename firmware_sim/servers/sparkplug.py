@@ -49,6 +49,8 @@ class SparkplugNode:
         """Complete births since the start."""
         self.obeys = True
         """Clear it for a device that takes commands and says nothing."""
+        self.ignored = 0
+        """Commands that it took so."""
         self._group = group
         self._edge_node = edge_node
         self._device = device
@@ -152,8 +154,12 @@ class SparkplugNode:
             own = parse(name).verb is Verb.NCMD
             if own and any(one.name == _REBIRTH and one.value is True for one in metrics):
                 self._rebirth.set()
-            elif (not own or not self._device) and self.obeys:
+            elif own and self._device:
+                continue
+            elif self.obeys:
                 self.report(*self.battery.obey(metrics))
+            else:
+                self.ignored += 1
 
     async def _speak(self, client: aiomqtt.Client) -> None:
         if self._primary_host:
