@@ -11,6 +11,7 @@ from config.findings import Finding, Location, Severity
 from config.modbus import unfit_modbus, ungoverned
 from config.servers import is_loopback, unfit_servers
 from config.settings import ProfileSettings, Settings
+from config.sparkplug import sparkplug_findings
 
 Rule = Callable[[Settings], Iterator[Finding]]
 _REFRESHED = ("revert_timer", "time_to_live", "heartbeat", "watchdog")
@@ -40,7 +41,7 @@ def devices_of(settings: Settings) -> Iterator[Bound]:
             for number, item in enumerate(items if isinstance(items, tuple) else ()):
                 profile = getattr(item, "profile", None)
                 if isinstance(profile, ProfileSettings):
-                    driven = getattr(item, "role", "") != "meter"
+                    driven = getattr(item, "role", "") != "meter" and getattr(item, "driven", True)
                     location = (section, key, number)
                     yield Bound(location, item.device_id, item.organisation, profile, driven)
 
@@ -280,5 +281,5 @@ def _vens(settings: Settings) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _safety, _time, _market, unfit_servers, _ports, _unique_clients, _unique_devices, _owners,
-    _profiles, unfit_modbus, unfit_controls, _mqtt, _vens,
+    _profiles, unfit_modbus, unfit_controls, _mqtt, sparkplug_findings, _vens,
 )  # fmt: skip

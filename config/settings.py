@@ -211,12 +211,57 @@ class ModbusSettings(Section):
     devices: tuple[ModbusDeviceSettings, ...] = ()
 
 
+class SparkplugMetricSettings(Section):
+    """One metric of a Sparkplug device: `{ metric = "Inverter/Power", scale = -0.001 }`."""
+
+    metric: str = Field(min_length=1, max_length=512)
+    """Its name, as the birth declares it."""
+    scale: float = 1.0
+    """A value times this is in our unit and sign."""
+
+
+class SparkplugMetricsSettings(Section):
+    """What the metrics of a Sparkplug device mean; each is `{ metric = "NAME", scale = 1.0 }`."""
+
+    power: SparkplugMetricSettings | None = None
+    """Active power; times its scale in kW, positive when it injects."""
+    soc: SparkplugMetricSettings | None = None
+    """Energy stored, in kWh; of a percentage, the scale is a hundredth of the capacity."""
+    energy_import: SparkplugMetricSettings | None = None
+    """Register of energy taken from the grid, in kWh."""
+    energy_export: SparkplugMetricSettings | None = None
+    """Register of energy given to the grid, in kWh."""
+    available: SparkplugMetricSettings | None = None
+    """Whether it can be driven now."""
+    setpoint: SparkplugMetricSettings | None = None
+    """Power to hold, written by us and reported back; in kW, positive when it injects."""
+    enable: SparkplugMetricSettings | None = None
+    """Whether the setpoint is in force, written by us and reported back."""
+    lease: SparkplugMetricSettings | None = None
+    """Seconds that the device holds a setpoint unrefreshed; written with each."""
+    heartbeat: SparkplugMetricSettings | None = None
+    """Counter that the device falls back without; written with each command, reported back."""
+
+
 class MqttDeviceSettings(Section):
     """One MQTT device."""
 
     device_id: str
     organisation: str
+    dialect: Literal["flexway", "sparkplug"] = "flexway"
+    """Payloads that it speaks: ours, or Sparkplug B with the keys below."""
+    group: str = ""
+    """Sparkplug group of its edge node."""
+    edge_node: str = ""
+    sparkplug_device: str = ""
+    """Name behind the edge node; left out where the metrics are the edge node's own."""
+    metrics: SparkplugMetricsSettings = SparkplugMetricsSettings()
     profile: ProfileSettings
+
+    @property
+    def driven(self) -> bool:
+        """Whether it is ever sent a setpoint."""
+        return self.dialect == "flexway" or self.metrics.setpoint is not None
 
 
 class MqttSettings(Section):
@@ -243,6 +288,10 @@ class MqttSettings(Section):
     """Bytes of one packet that the broker may send (MQTT 5); a device's longest is 262,144."""
     queue: int = Field(default=50_000, ge=1)
     """Messages that wait for the broker's window; more commands are unreachable."""
+    sparkplug_host: str = "flexway"
+    """Our Sparkplug host id: `spBv1.0/STATE/{sparkplug_host}` says whether we are there."""
+    rebirth_every_s: float = Field(default=10.0, gt=0)
+    """Wall seconds between two rebirths that one edge node is asked for."""
     devices: tuple[MqttDeviceSettings, ...] = ()
 
 

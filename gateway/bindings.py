@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 from adapters.modbus.adapter import ModbusEndpoint
 from adapters.modbus.lines import Line, SerialPort
 from adapters.modbus.reads import ReadLimits, Span
 from adapters.mqtt.adapter import MqttDevice
+from adapters.mqtt.sparkplug_binding import Meaning, Role, SparkplugDevice
 from adapters.openadr.config import OpenAdrVen
 from adapters.webhook.config import WebhookDevice
 from config.settings import ModbusDeviceSettings, ProfileSettings, Settings
@@ -77,7 +79,7 @@ def modbus_endpoints(settings: Settings) -> list[ModbusEndpoint]:
 
 
 def mqtt_devices(settings: Settings) -> list[MqttDevice]:
-    """Every MQTT device."""
+    """Every MQTT device that speaks our own dialect."""
     return [
         MqttDevice(
             device_id=device.device_id,
@@ -85,7 +87,27 @@ def mqtt_devices(settings: Settings) -> list[MqttDevice]:
             profile=device_profile(device.device_id, "mqtt", device.profile),
         )
         for device in settings.mqtt.devices
+        if device.dialect == "flexway"
     ]
+
+
+def sparkplug_devices(settings: Settings) -> list[SparkplugDevice]:
+    """Every MQTT device that speaks Sparkplug B."""
+    return [
+        SparkplugDevice(
+            device_id=device.device_id,
+            organisation=device.organisation,
+            profile=device_profile(device.device_id, "sparkplug", device.profile),
+            group=device.group,
+            edge_node=device.edge_node,
+            sparkplug_device=device.sparkplug_device,
+            metrics={role: Meaning(metric=told.metric, scale=told.scale)
+                     for role in get_args(Role)
+                     if (told := getattr(device.metrics, role)) is not None},
+        )
+        for device in settings.mqtt.devices
+        if device.dialect == "sparkplug"
+    ]  # fmt: skip
 
 
 def openadr_vens(settings: Settings) -> list[OpenAdrVen]:

@@ -118,7 +118,7 @@ class DeviceAdapter(Protocol):
 
     @property
     def protocol(self) -> str:
-        """`mqtt`, `modbus`, `openadr` or `webhook`."""
+        """`mqtt`, `sparkplug`, `modbus`, `openadr` or `webhook`."""
 
     def profiles(self) -> Sequence[DeviceProfile]:
         """Every device this adapter speaks to."""

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-import structlog
-
 from adapters.mqtt import wire
+from adapters.mqtt.commits import acknowledge_all, store_at_last
 from adapters.mqtt.sequence import DeviceSequence
 from adapters.mqtt.session import Acknowledge
-from marketplace_core.errors import StoreError
 from marketplace_core.ports import ReadingSink, TimeMap
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
@@ -23,10 +21,7 @@ _PLENTY: Final = 500
 """Messages that are worth a commit without gathering more."""
 _MOST: Final = 2_000
 """Messages that share one commit at most."""
-_RETRY_S: Final = 1.0
-"""Wall seconds between two tries to commit."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_log = structlog.get_logger(__name__)
 
 Stored = Callable[[str, int, int], None]
 
@@ -100,20 +95,12 @@ class TelemetryIntake:
             batch = self._waiting[:_MOST]
             readings = [reading for message in batch for reading in message.readings]
             if readings:
-                await self._store(readings)
+                await store_at_last(self._sink, readings)
             del self._waiting[: len(batch)]
             if not self._waiting:
                 self._fresh.clear()
-            self._acknowledge(batch)
+            acknowledge_all((message.acknowledge, message.mid) for message in batch)
             self._confirm(batch)
-
-    def _acknowledge(self, batch: list[_Message]) -> None:
-        """Tell the broker, each session together and in the order of arrival."""
-        done: dict[Acknowledge, list[int]] = {}
-        for message in batch:
-            done.setdefault(message.acknowledge, []).append(message.mid)
-        for acknowledge, mids in done.items():
-            acknowledge(mids)
 
     def _confirm(self, batch: list[_Message]) -> None:
         through: dict[tuple[str, int], int] = {}
@@ -130,17 +117,6 @@ class TelemetryIntake:
         for (device_id, boot), mark in through.items():
             if mark >= 0:
                 self._stored(device_id, boot, mark)
-
-    async def _store(self, readings: list[Reading]) -> None:
-        """Store, however long it takes: unacknowledged messages stay with the broker meanwhile."""
-        while True:
-            try:
-                await self._sink.store(readings)
-            except StoreError as error:
-                _log.error("readings_not_stored", error=str(error), readings=len(readings))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
 
     def _reading(self, device_id: str, boot: int, reading: wire.WireReading) -> Reading:
         return Reading(

@@ -102,20 +102,18 @@ class MqttLink:
         """
         if self._session is None:
             return False
-        properties: dict[int, int | bytes] = {}
-        if expiry_s is not None:
-            seconds = min(_LONGEST_EXPIRY_S, max(1, round(expiry_s)))
-            properties[packets.MESSAGE_EXPIRY] = seconds
+        properties = _expiring(expiry_s)
         if correlation:
             properties[packets.CORRELATION] = correlation.encode()
         if answer_to:
             properties[packets.RESPONSE_TOPIC] = answer_to
         return self._session.publish(topic, payload, properties, retain=retain)
 
-    def tell(self, topic: bytes, payload: bytes) -> None:
-        """Send a QoS 0 message that the next of its kind makes good, if there is a session."""
-        if self._session is not None:
-            self._session.tell(topic, payload)
+    def tell(self, topic: bytes, payload: bytes, *, expiry_s: float | None = None) -> bool:
+        """Send a QoS 0 message now; False when nothing is sent. `expiry_s` as for `publish`."""
+        if self._session is None:
+            return False
+        return self._session.tell(topic, payload, _expiring(expiry_s))
 
     async def _hold(self, on_up: Callable[[], None]) -> None:
         session: Session | None = None
@@ -176,6 +174,12 @@ class MqttLink:
         self._failures += 1
         highest = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(self._failures, 16))
         return random.uniform(0.0, highest)  # noqa: S311 - spreads a fleet, guards nothing
+
+
+def _expiring(expiry_s: float | None) -> dict[int, int | bytes]:
+    if expiry_s is None:
+        return {}
+    return {packets.MESSAGE_EXPIRY: min(_LONGEST_EXPIRY_S, max(1, round(expiry_s)))}
 
 
 def fault_of(error: Exception) -> str:

@@ -178,10 +178,16 @@ class Session(asyncio.Protocol):
         self._send_waiting()
         return True
 
-    def tell(self, topic: bytes, payload: bytes) -> None:
-        """Send a message at QoS 0: one that is made good by the next of its kind."""
-        if self._transport is not None and not self._paused:
-            self._write(packets.publish(topic, payload, mid=0, version=self._version))
+    def tell(
+        self, topic: bytes, payload: bytes, properties: Mapping[int, int | bytes] | None = None
+    ) -> bool:
+        """Send a message at QoS 0; False when it is not sent, the socket being full or gone."""
+        if self._transport is None or self._paused:
+            return False
+        self._write(
+            packets.publish(topic, payload, mid=0, version=self._version, properties=properties)
+        )
+        return True
 
     def ping(self) -> None:
         """Keep the connection, or find out that it is lost."""

@@ -135,17 +135,17 @@ class MqttDevice:
                     max_queued_outgoing_messages=KEPT,
                 ) as client:  # fmt: skip
                     self._client = client
-                    _end_if_cancelled()
+                    end_if_cancelled()
                     if self._online.is_set():  # it may have gone while it was connecting
                         await self._session(client)
             self._client = None
-            _end_if_cancelled()
+            end_if_cancelled()
             await asyncio.sleep(random.uniform(0.0, _RETRY_S))  # noqa: S311 - jitter
 
     async def _session(self, client: aiomqtt.Client) -> None:
         await client.subscribe([(self._topic("command"), 1), (self._topic("stored"), 1)])
         await client.publish(self._topic("status"), self._status(online=True), qos=1, retain=True)
-        _end_if_cancelled()
+        end_if_cancelled()
         self.replay()  # whatever is not confirmed goes out again
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -178,7 +178,7 @@ class MqttDevice:
             await self.working.wait()
             answer = self.control.answer(msgpack.unpackb(payload), arrived)
             await client.publish(self._topic("ack"), msgpack.packb(answer), qos=1)
-            _end_if_cancelled()
+            end_if_cancelled()
 
     async def _publish(self, client: aiomqtt.Client) -> None:
         while True:
@@ -190,10 +190,10 @@ class MqttDevice:
             while self._outbox:
                 where, payload = self._outbox.popleft()
                 await client.publish(where, payload, qos=1)
-                _end_if_cancelled()
+                end_if_cancelled()
             for payload in self._buffer.messages():
                 await client.publish(self._topic("telemetry"), payload, qos=1)
-                _end_if_cancelled()
+                end_if_cancelled()
 
     def _forget(self, stored: Mapping[str, int]) -> None:
         kept = len(self._buffer)
@@ -220,7 +220,7 @@ class MqttDevice:
         return status(self.boot, online=online)
 
 
-def _end_if_cancelled() -> None:
+def end_if_cancelled() -> None:
     """Obey a cancellation that came while the client had an answer or an error in hand.
 
     aiomqtt waits with `asyncio.wait_for`, which until Python 3.12 forgets a cancellation that

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from adapters.modbus.adapter import ModbusAdapter
 from adapters.mqtt.adapter import MqttAdapter
 from adapters.mqtt.link import MqttBroker
+from adapters.mqtt.sparkplug_adapter import SparkplugAdapter
 from adapters.webhook.adapter import WebhookAdapter
 from config.settings import MqttSettings, Settings
 from gateway.bindings import (
@@ -17,6 +18,7 @@ from gateway.bindings import (
     modbus_endpoints,
     mqtt_devices,
     openadr_vens,
+    sparkplug_devices,
     webhook_devices,
 )
 from gateway.bootstrap.basis import Basis
@@ -59,11 +61,18 @@ def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
             modbus_endpoints(settings), clock=basis.clock, time_map=basis.time_map,
             timeout_s=settings.modbus.timeout_s, writes=settings.modbus.writes,
         )  # fmt: skip
-    if settings.mqtt.devices:
+    if own := mqtt_devices(settings):
         adapters["mqtt"] = MqttAdapter(
-            mqtt_broker(settings), mqtt_devices(settings), clock=basis.clock,
+            mqtt_broker(settings), own, clock=basis.clock,
             time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
             noted=basis.metrics.mqtt_reason,
+        )  # fmt: skip
+    if sparkplug := sparkplug_devices(settings):
+        adapters["sparkplug"] = SparkplugAdapter(
+            mqtt_broker(settings), sparkplug, host_id=settings.mqtt.sparkplug_host,
+            clock=basis.clock, time_map=basis.time_map,
+            ack_timeout_s=settings.mqtt.ack_timeout_s,
+            rebirth_every_s=settings.mqtt.rebirth_every_s, noted=basis.metrics.mqtt_reason,
         )  # fmt: skip
     if settings.openadr.vens:
         from gateway.bootstrap import openadr  # noqa: PLC0415 - a slow library, where it is used
@@ -85,6 +94,7 @@ def field_adapters(settings: Settings, make: MakeAdapters) -> dict[str, DeviceAd
     bound: dict[str, Sequence[DeviceProfile]] = {
         "modbus": [endpoint.profile for endpoint in modbus_endpoints(settings)],
         "mqtt": [device.profile for device in devices],
+        "sparkplug": [device.profile for device in sparkplug_devices(settings)],
         "openadr": [ven.profile for ven in openadr_vens(settings)],
         "webhook": [device.profile for device in webhook_devices(settings)],
     }

@@ -26,7 +26,7 @@ from prometheus_client import (
 from adapters.mqtt.reasons import REASONS, UNKNOWN
 from marketplace_core.verification.flags import FlagKind
 
-PROTOCOLS: Final = ("modbus", "mqtt", "openadr", "webhook")
+PROTOCOLS: Final = ("modbus", "mqtt", "openadr", "sparkplug", "webhook")
 OPEN_SETPOINTS: Final = (
     "planned", "issued", "applied", "refused", "unreachable", "unconfirmed",
 )  # fmt: skip

@@ -55,7 +55,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
 
     device_id: str
     protocol: str
-    """`mqtt`, `modbus`, `openadr` or `webhook`."""
+    """`mqtt`, `sparkplug`, `modbus`, `openadr` or `webhook`."""
     min_kw: Kw
     max_kw: Kw
     control: ControlKind = ControlKind.SETPOINT

@@ -36,6 +36,7 @@ from tests.harness.benches import (
 )
 from tests.harness.clocks import eventually
 from tests.harness.mqtt import Mosquitto
+from tests.harness.sparkplug import SparkplugBench
 
 pytestmark = pytest.mark.process
 NOBODY = "dev-nobody"
@@ -43,9 +44,9 @@ NOBODY = "dev-nobody"
 
 @contextmanager
 def made(protocol: str, folder: Path) -> Iterator[Bench]:
-    if protocol == "mqtt":
+    if protocol in {"mqtt", "sparkplug"}:
         with Mosquitto(folder) as broker:
-            yield MqttBench(broker.port)
+            yield (MqttBench if protocol == "mqtt" else SparkplugBench)(broker.port)
         return
     makers: dict[str, Callable[[], Bench]] = {
         "fake": FakeBench, "modbus": ModbusBench, "openadr": lambda: OpenAdrBench(folder),
@@ -54,7 +55,7 @@ def made(protocol: str, folder: Path) -> Iterator[Bench]:
     yield makers[protocol]()
 
 
-@pytest.fixture(params=["fake", "mqtt", "modbus", "openadr", "webhook"])
+@pytest.fixture(params=["fake", "mqtt", "sparkplug", "modbus", "openadr", "webhook"])
 def idle(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A bench that does not run yet."""
     with made(request.param, tmp_path) as bench:

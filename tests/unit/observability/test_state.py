@@ -123,7 +123,7 @@ def scene(engine: Engine) -> Scene:
 
 def test_a_device_that_was_never_heard_is_counted_until_it_is(scene: Scene) -> None:
     assert scene.values("flexway_devices_never_reported") == {
-        "modbus": 1.0, "mqtt": 2.0, "openadr": 0.0, "webhook": 0.0,
+        "modbus": 1.0, "mqtt": 2.0, "openadr": 0.0, "sparkplug": 0.0, "webhook": 0.0,
     }  # fmt: skip
     scene.hear("ev-1", -7.0)
     assert scene.values("flexway_devices_never_reported")["mqtt"] == 1.0
@@ -133,7 +133,7 @@ def test_age_counts_from_the_start_until_something_is_heard(scene: Scene) -> Non
     scene.hear("bat-1", 0.0)
     scene.clock.at += timedelta(seconds=90)
     ages = scene.values("flexway_reading_age_seconds_max")
-    assert ages == {"modbus": 90.0, "mqtt": 90.0, "openadr": 0.0, "webhook": 0.0}
+    assert ages == {"modbus": 90.0, "mqtt": 90.0, "openadr": 0.0, "sparkplug": 0.0, "webhook": 0.0}
     scene.hear("ev-1", -7.0)
     assert scene.values("flexway_reading_age_seconds_max")["mqtt"] == 90.0  # ev-2 is silent
     scene.hear("ev-2", -7.0)
@@ -144,12 +144,13 @@ def test_presence_and_links_are_two_things(scene: Scene) -> None:
     scene.chargers.present = {"ev-2"}
     assert scene.values("flexway_devices")["mqtt"] == 2.0
     assert scene.values("flexway_devices_connected") == {
-        "modbus": 0.0, "mqtt": 1.0, "openadr": 0.0, "webhook": 0.0,
+        "modbus": 0.0, "mqtt": 1.0, "openadr": 0.0, "sparkplug": 0.0, "webhook": 0.0,
     }  # fmt: skip
     assert scene.values("flexway_adapter_up") == {
         "modbus": 0.0,
         "mqtt": 1.0,
         "openadr": 0.0,
+        "sparkplug": 0.0,
         "webhook": 0.0,
     }
     assert scene.health.down == ["modbus"]
