@@ -43,7 +43,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     root.setLevel(max(wanted, logging.INFO))
     for own in _OWN:
         logging.getLogger(own).setLevel(wanted)
-    for noisy in ("httpx", "httpcore", "gmqtt", "openleadr", "apscheduler", "alembic"):
+    for noisy in ("httpx", "httpcore", "openleadr", "apscheduler", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It dumps its last frames with every timeout, which the adapter reports in a line of its own.
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
