@@ -24,7 +24,7 @@ demo: venv ## a summer day on one feeder, over sockets: make demo ARGS="--seed 7
 
 test: venv ## all tests; installs mosquitto, redis, postgresql, chromium, strace by apt when missing
 	bash scripts/services.sh mosquitto redis-server postgresql chromium strace
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 days: venv ## twenty seeds of the day in virtual time, judged against the truth: make days ARGS="21 40"
 	$(BIN)/python -m tests.days $(ARGS)

@@ -132,16 +132,13 @@ class SunSpecUnit:
         model = load_model(number)
         registers = await self.registers(number, COMMAND)
         points, start = layout(model, registers).points, self.addresses[number]
-        return PreparedWrite(
-            tuple(
-                (
-                    start + points[name].offset,
-                    encode(model, name, value, scale_of(model, name, registers)),
-                )
-                for name, value in values.items()
-            ),
-            self.link.connections,
+        # Scale factors first: that says so where the unit's revision lacks a point.
+        scales = {name: scale_of(model, name, registers) for name in values}
+        requests = tuple(
+            (start + points[name].offset, encode(model, name, value, scales[name]))
+            for name, value in values.items()
         )
+        return PreparedWrite(requests, self.link.connections)
 
     async def send(self, prepared: PreparedWrite) -> None:
         """Write what was prepared, one request each, on the connection it was prepared on.

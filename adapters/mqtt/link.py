@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from adapters.mqtt import packets
-from adapters.mqtt.reasons import UNKNOWN
+from adapters.mqtt.reasons import fault_of
 from adapters.mqtt.session import LinkError, MqttBroker, Noted, OnMessages, Session, unnoted
 
 __all__ = ["LinkError", "MqttBroker", "MqttLink", "Noted", "OnMessages", "Will", "unnoted"]
@@ -180,20 +180,6 @@ def _expiring(expiry_s: float | None) -> dict[int, int | bytes]:
     if expiry_s is None:
         return {}
     return {packets.MESSAGE_EXPIRY: min(_LONGEST_EXPIRY_S, max(1, round(expiry_s)))}
-
-
-def fault_of(error: Exception) -> str:
-    """Why there is no session, in words that name no address and no secret."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or UNKNOWN
-        return f"no TLS with the broker: {reason.lower().replace('_', ' ')}"
-    if isinstance(error, TimeoutError):
-        return "the broker does not answer in time"
-    if isinstance(error, OSError):
-        return "the broker cannot be reached"
-    return str(error) or type(error).__name__
 
 
 async def _close(session: Session) -> None:

@@ -6,6 +6,7 @@ return codes of its sections 3.2.2.3 and 3.9.3.
 
 from __future__ import annotations
 
+import ssl
 from typing import Final
 
 UNKNOWN: Final = "unknown"
@@ -94,3 +95,17 @@ def words(packet: str, code: int) -> str:
 def refused(code: int) -> bool:
     """Whether a code of MQTT 5, or of a 3.1.1 SUBACK, says no."""
     return code >= _REFUSED
+
+
+def fault_of(error: Exception) -> str:
+    """Why there is no session, in words that name no address and no secret."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or UNKNOWN
+        return f"no TLS with the broker: {reason.lower().replace('_', ' ')}"
+    if isinstance(error, TimeoutError):
+        return "the broker does not answer in time"
+    if isinstance(error, OSError):
+        return "the broker cannot be reached"
+    return str(error) or type(error).__name__

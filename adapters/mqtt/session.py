@@ -8,6 +8,7 @@ written together.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 
 from adapters.mqtt import packets
-from adapters.mqtt.reasons import refused, words
+from adapters.mqtt.reasons import fault_of, refused, words
 
 
 class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +148,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits is told."""
         self._transport = None
-        why = self._why or (str(exc) if exc else _ENDED)
+        why = self._why or (fault_of(exc) if isinstance(exc, ssl.SSLError) else _ENDED)
         if not self.granted.done():
             self.granted.set_exception(LinkError(why))
         if not self.lost.done():

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from adapters.mqtt import wire
 from adapters.mqtt.adapter import MqttAdapter
-from adapters.mqtt.link import MqttBroker, MqttLink, fault_of
-from adapters.mqtt.reasons import REASONS, words
+from adapters.mqtt.link import MqttBroker, MqttLink
+from adapters.mqtt.reasons import REASONS, fault_of, words
 from config.loading import load_settings
 from gateway.bootstrap.adapters import mqtt_broker
 from gateway.cli.broker.passwords import hashed
