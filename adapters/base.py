@@ -1,12 +1,14 @@
-"""What adapters share: bounds of a setpoint before anything goes on a wire."""
+"""What adapters share: bounds of a setpoint before the wire, and devices driven side by side."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final
 
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
-from marketplace_core.dispatch.setpoint import Refused, Setpoint, Unconfirmed
+from marketplace_core.dispatch.setpoint import Refused, Setpoint, SetpointOutcome, Unconfirmed
 
 _ROUNDING_KW: Final = 1e-6
 
@@ -35,6 +37,22 @@ def refuse(
             reason=f"expired at {setpoint.valid_until.isoformat()}: dropped",
         )
     return None
+
+
+async def side_by_side(
+    setpoints: Sequence[Setpoint], apply: Callable[[Setpoint], Awaitable[SetpointOutcome]]
+) -> AsyncIterator[list[SetpointOutcome]]:
+    """Apply setpoints each by itself; yield each outcome as it is known."""
+    done: asyncio.Queue[SetpointOutcome] = asyncio.Queue()
+
+    async def one(setpoint: Setpoint) -> None:
+        done.put_nowait(await apply(setpoint))
+
+    async with asyncio.TaskGroup() as tasks:
+        for setpoint in setpoints:
+            tasks.create_task(one(setpoint))
+        for _ in setpoints:
+            yield [await done.get()]
 
 
 def _refused(setpoint: Setpoint, at: datetime, reason: str) -> Refused:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from adapters.base import refuse
+from adapters.base import refuse, side_by_side
 from adapters.modbus.choice import Role, control_of
 from adapters.modbus.control import RestartsOn
 from adapters.modbus.drive import Drive
@@ -177,18 +177,9 @@ class ModbusAdapter:
         for link in self._links.values():
             link.close()
 
-    async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
+    def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Drive units side by side; yield each outcome as it is known."""
-        done: asyncio.Queue[SetpointOutcome] = asyncio.Queue()
-
-        async def one(setpoint: Setpoint) -> None:
-            done.put_nowait(await self._apply(setpoint))
-
-        async with asyncio.TaskGroup() as tasks:
-            for setpoint in setpoints:
-                tasks.create_task(one(setpoint))
-            for _ in setpoints:
-                yield [await done.get()]
+        return side_by_side(setpoints, self._apply)
 
     async def release(self, device_id: str, *, order_id: str, revision: int) -> SetpointOutcome:
         """Return a unit to its own behaviour, unless a newer revision or another order holds it."""

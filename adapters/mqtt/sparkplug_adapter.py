@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from adapters.base import refuse
+from adapters.base import refuse, side_by_side
 from adapters.mqtt.commits import Commits
 from adapters.mqtt.link import MqttBroker, MqttLink, Noted, unnoted
 from adapters.mqtt.packets import Publish, Will
@@ -147,18 +147,9 @@ class SparkplugAdapter:
             tasks.create_task(self._keep_asking())
             tasks.create_task(self._link.run(on_up))
 
-    async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
+    def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Drive devices side by side; yield each outcome as it is known."""
-        done: asyncio.Queue[SetpointOutcome] = asyncio.Queue()
-
-        async def one(setpoint: Setpoint) -> None:
-            done.put_nowait(await self._apply(setpoint))
-
-        async with asyncio.TaskGroup() as tasks:
-            for setpoint in setpoints:
-                tasks.create_task(one(setpoint))
-            for _ in setpoints:
-                yield [await done.get()]
+        return side_by_side(setpoints, self._apply)
 
     async def release(self, device_id: str, *, order_id: str, revision: int) -> SetpointOutcome:
         """Return a device to its fallback, unless a newer revision or another order holds it."""
