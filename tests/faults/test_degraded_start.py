@@ -83,7 +83,7 @@ def test_what_is_away_at_the_start_is_shown_and_used_once_it_is_there(tmp_path: 
         ]  # fmt: skip
         assert series(url, "flexway_ready") == {"": 1.0}
         assert series(url, "flexway_adapter_up") == {
-            "modbus": 0.0, "mqtt": 0.0, "openadr": 0.0, "webhook": 0.0,
+            "modbus": 0.0, "mqtt": 0.0, "openadr": 0.0, "sparkplug": 0.0, "webhook": 0.0,
         }  # fmt: skip
         assert series(url, "flexway_devices_never_reported")["mqtt"] == 1.0
         with mosquitto(tmp_path, port=broker_port), devices(tmp_path, broker_port, modbus_port):
