@@ -132,13 +132,13 @@ class Walk:
         Those are a last resort, what cannot run at any power, and what is not meant to serve
         each time; but a device that the plan in force drives has to be told.
         """
-        last_resort = fleet.columns.tier > 0
-        if self.sharing.all_serve and not fleet.columns.min_on_kw.any():
-            return last_resort
-        idle = np.array([name not in self.before for name in fleet.ids], np.bool_)
+        columns = fleet.columns
+        spared = np.full(len(fleet.ids), fill_value=True)
         if self.sharing.all_serve:
-            idle &= fleet.columns.min_on_kw > 0
-        return last_resort | idle
+            spared = (columns.tier > 0) | (columns.min_on_kw > 0)
+        if self.before:
+            spared &= np.array([name not in self.before for name in fleet.ids], np.bool_)
+        return spared
 
     def _set_apart(self, fleet: Fleet) -> tuple[Fleet, dict[int, str]]:
         """The fleet with each device once, and why some are taken, by row."""

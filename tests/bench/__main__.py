@@ -18,6 +18,7 @@ from tests.bench import bench_dispatch, bench_mqtt_ingest, bench_planner, bench_
 
 BENCHMARKS = {
     "order_to_wire_1000": bench_dispatch.run,
+    "dispatch_fanout_10k": bench_dispatch.run_10k,
     "mqtt_ingest_qos1": bench_mqtt_ingest.run,
     "planner_100k": bench_planner.run,
     "store": bench_store.run,

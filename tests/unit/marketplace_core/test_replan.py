@@ -145,18 +145,35 @@ def test_tiers_change_who_serves_and_never_how_much(
             assert all(s == pytest.approx(r) for s, r in lower), "a last resort came first"
 
 
-def test_generation_is_curtailed_only_for_what_is_left_over() -> None:
-    pv = DeviceProfile(
+def solar_inverter(reference: float) -> DeviceState:
+    profile = DeviceProfile(
         device_id="pv", protocol="modbus", min_kw=Kw(0.0), max_kw=Kw(5.0), tier=1,
         control=ControlKind.LIMIT, lease=LeaseKind.REVERT_TIMER, lease_s=900.0,
     )  # fmt: skip
-    fleet = [battery("a"), DeviceState(profile=pv, reference_kw=Kw(4.0))]
+    return DeviceState(profile=profile, reference_kw=Kw(reference))
+
+
+def test_generation_is_curtailed_only_for_what_is_left_over() -> None:
+    fleet = [battery("a"), solar_inverter(reference=4.0)]
     little = plan(order(4.0, DOWN), [call(4.0)], {"ctr_1": fleet})
     much = plan(order(7.0, DOWN), [call(7.0)], {"ctr_1": fleet})
     assert isinstance(little, OrderPlanned)
     assert isinstance(much, OrderPlanned)
     assert by_device(little.allocations) == {"a": -4.0}
     assert by_device(much.allocations) == {"a": -5.0, "pv": 2.0}
+
+
+def test_a_last_resort_that_is_not_needed_any_more_is_told_so() -> None:
+    """Left out of the new plan, it would go on under its old setpoint: more than was ordered."""
+    fleet = [battery("a"), solar_inverter(reference=4.0)]
+    first = plan(order(7.0, DOWN), [call(7.0)], {"ctr_1": fleet})
+    assert isinstance(first, OrderPlanned)
+    assert by_device(first.allocations) == {"a": -5.0, "pv": 2.0}
+    again = replan(
+        order(4.0, DOWN, 1), [call(4.0)], {"ctr_1": fleet}, previous=first.allocations, short=[]
+    )
+    assert isinstance(again, OrderPlanned)
+    assert by_device(again.allocations) == {"a": -4.0, "pv": 4.0}
 
 
 def car(wanted: float, leaves_in: timedelta | None, reference: float = -3.0) -> DeviceState:
