@@ -9,23 +9,24 @@ blindly; what was refused stays refused.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Final
 
 import msgspec
 import structlog
 
-from gateway.stages.dispatch.driver import Driver
+from gateway.stages.dispatch.agenda import Agenda
+from gateway.stages.dispatch.driver import Answered, Driver
 from gateway.stages.dispatch.held import Held
 from gateway.store.setpoints import SetpointRow, SetpointState
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.ports import Clock
 
-_RETRIED: Final = (SetpointState.UNREACHABLE, SetpointState.UNCONFIRMED, SetpointState.ISSUED)
+_SHORTEST_NAP_S: Final = 0.005
 _log = structlog.get_logger(__name__)
 
 
@@ -45,13 +46,14 @@ class Conductor:
         self._driver = driver
         self._profiles = profiles
         self._clock = clock
-        self._held: dict[str, Held] = {}
+        self._agenda = Agenda()
         self._wake = asyncio.Event()
 
     def planned(self, setpoints: Iterable[Setpoint]) -> None:
         """Take over setpoints that were just committed as planned."""
+        now = self._clock.now()
         for setpoint in setpoints:
-            self._hold(setpoint, SetpointState.PLANNED)
+            self._hold(setpoint, SetpointState.PLANNED, now)
         self._wake.set()
 
     def restore(self, rows: Iterable[SetpointRow]) -> None:
@@ -59,37 +61,39 @@ class Conductor:
 
         Everything that may have reached a device is read back before anything is issued.
         """
+        now = self._clock.now()
         for row in rows:
             state = row.state
             if state is SetpointState.APPLIED:
                 state = SetpointState.ISSUED  # in force? only the device knows
-            self._hold(row.setpoint, state)
+            self._hold(row.setpoint, state, now)
         self._wake.set()
 
     def stopped(self, order_id: str, at: datetime) -> None:
         """Let every setpoint of an order end at `at`."""
-        self._shorten((h for h in self._held.values() if h.setpoint.order_id == order_id), at)
+        self._shorten((h for h in self._agenda.every() if h.setpoint.order_id == order_id), at)
 
     def seize(self, setpoint_ids: Collection[str], at: datetime) -> list[Held]:
         """Give setpoints up to whoever stops them: none is issued or refreshed any more.
 
         What is being asked of a device just now stays `busy` until it is answered.
         """
-        seized = [held for held in self._held.values() if held.setpoint.id in setpoint_ids]
+        seized = sorted(self._agenda.among(setpoint_ids), key=lambda held: held.number)
         self._shorten(seized, at)
         for held in seized:
-            del self._held[held.setpoint.id]
+            self._agenda.remove(held)
         return seized
 
     def give_back(self, group: Iterable[Held]) -> None:
         """Take over again what was seized and could not be stopped: it is released once more."""
         for held in group:
-            self._held.setdefault(held.setpoint.id, held)
+            held.market_entry = held.wall_entry = None
+            self._agenda.add(held)
         self._wake.set()
 
     def open_setpoints(self) -> list[Setpoint]:
         """Every setpoint that something is still to be done for."""
-        return [held.setpoint for held in self._held.values()]
+        return [held.setpoint for held in self._agenda.every()]
 
     def leases(self) -> dict[str, float]:
         """Market seconds left on the lease of each device that holds a setpoint.
@@ -100,19 +104,19 @@ class Conductor:
         scale = self._clock.wall_seconds(1.0)
         return {
             held.setpoint.device_id: max(0.0, held.lease_ends - now) / scale
-            for held in list(self._held.values())
+            for held in self._agenda.every()
             if held.state is SetpointState.APPLIED and held.refreshed
         }
 
     def states(self) -> Counter[str]:
         """How many setpoints whose time is not over stand in each state; from any thread."""
-        return Counter(held.state.value for held in list(self._held.values()))
+        return Counter(held.state.value for held in self._agenda.every())
 
     def running(self) -> dict[str, int]:
         """The newest revision of every order with a setpoint for now; from any thread."""
         now = self._clock.now()
         orders: dict[str, int] = {}
-        for setpoint in [held.setpoint for held in list(self._held.values())]:
+        for setpoint in self.open_setpoints():
             if setpoint.valid_from <= now < setpoint.valid_until:
                 known = orders.get(setpoint.order_id, setpoint.revision)
                 orders[setpoint.order_id] = max(known, setpoint.revision)
@@ -130,114 +134,111 @@ class Conductor:
                 except TimeoutError:
                     continue
 
-    def _hold(self, setpoint: Setpoint, state: SetpointState) -> None:
+    def _hold(self, setpoint: Setpoint, state: SetpointState, now: datetime) -> None:
         profile = self._profiles.get(setpoint.device_id)
         if profile is None:
             _log.error("device_unbound", device=setpoint.device_id, order_id=setpoint.order_id)
             return
-        self._held.setdefault(setpoint.id, Held(setpoint, profile, state, self._clock.now()))
+        self._agenda.add(Held(setpoint, profile, state, now))
 
     def _shorten(self, group: Iterable[Held], at: datetime) -> None:
         for held in group:
             until = min(held.setpoint.valid_until, at)
             held.setpoint = msgspec.structs.replace(held.setpoint, valid_until=until)
+            self._agenda.look(held)
         self._wake.set()
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()
-        self._end_due(tasks, now)
-        self._send_due(tasks, now)
-        for held in self._held.values():
-            if held.busy or held.retry_at > monotonic:
-                continue
-            if held.state is SetpointState.APPLIED and held.refreshed:
+        found = self._agenda.due(now, monotonic)
+        self._end_due(tasks, [held for held in found if held.over(now)], now)
+        self._send_due(tasks, [held for held in found if held.due(now)])
+        for held in found:
+            if held.to_refresh(monotonic):
                 self._start(tasks, [held], self._driver.refresh)
-            elif held.state in _RETRIED:
+            elif held.to_retry(monotonic):
                 self._start(tasks, [held], self._driver.resolve)
+            elif not held.due(now):  # what is due and was not sent waits for one that is busy
+                self._agenda.look(held)
 
-    def _end_due(self, tasks: asyncio.TaskGroup, now: datetime) -> None:
+    def _end_due(self, tasks: asyncio.TaskGroup, over: Iterable[Held], now: datetime) -> None:
         """End what is over; a device that something else was sent to is not released."""
-        over = [held for held in self._held.values() if held.over(now)]
-        if not over:
-            return
-        driven = {
-            held.setpoint.device_id for held in self._held.values()
-            if not held.over(now) and held.state is not SetpointState.PLANNED
-        }  # fmt: skip
-        for held in over:
-            release = held.setpoint.device_id not in driven
+        for held, release in [(held, not self._driven(held, now)) for held in over]:
             self._start(tasks, [held], partial(self._end, release=release))
 
-    def _send_due(self, tasks: asyncio.TaskGroup, now: datetime) -> None:
+    def _driven(self, held: Held, now: datetime) -> bool:
+        """Whether something else was sent to its device and goes on."""
+        return any(
+            not each.over(now) and each.state is not SetpointState.PLANNED
+            for each in self._agenda.of_device(held.setpoint.device_id)
+        )
+
+    def _send_due(self, tasks: asyncio.TaskGroup, due: Sequence[Held]) -> None:
         """Send what is due, each in place of the earlier revisions for its device.
 
         A revision that is overtaken before it was sent is never sent.
         """
-        due = [held for held in self._held.values() if held.due(now)]
-        if not due:
-            return
-        older = self._older(due)
+        older = {held.setpoint.id: self._older(held) for held in due}
         due = [held for held in due if not any(old.busy for old in older[held.setpoint.id])]
         overtaken = {old.setpoint.id: old for one in due for old in older[one.setpoint.id]}
         newest = [held for held in due if held.setpoint.id not in overtaken]
         if newest:
-            for setpoint_id in overtaken:
-                del self._held[setpoint_id]
+            for old in overtaken.values():
+                self._agenda.remove(old)
             superseded = list(overtaken.values())
             self._start(tasks, newest, partial(self._driver.send, superseded=superseded))
 
-    def _older(self, group: Collection[Held]) -> dict[str, list[Held]]:
-        """Setpoints of earlier revisions that each of a group stands in for, by its id."""
-        orders = {one.setpoint.order_id for one in group}
-        held_by: dict[tuple[str, str], list[Held]] = defaultdict(list)
-        for held in self._held.values():
-            if held.setpoint.order_id in orders:
-                held_by[held.setpoint.device_id, held.setpoint.order_id].append(held)
-        return {
-            one.setpoint.id: [
-                old for old in held_by[one.setpoint.device_id, one.setpoint.order_id]
-                if old.setpoint.revision < one.setpoint.revision
-            ]
-            for one in group
-        }  # fmt: skip
+    def _older(self, held: Held) -> list[Held]:
+        """Setpoints of earlier revisions that one stands in for."""
+        setpoint = held.setpoint
+        return [
+            old for old in self._agenda.of_device(setpoint.device_id)
+            if old.setpoint.order_id == setpoint.order_id
+            and old.setpoint.revision < setpoint.revision
+        ]  # fmt: skip
 
     def _start(
         self,
         tasks: asyncio.TaskGroup,
-        group: list[Held],
-        work: Callable[[list[Held]], Awaitable[None]],
+        group: Sequence[Held],
+        work: Callable[[Sequence[Held], Answered], Awaitable[None]],
     ) -> None:
+        token = object()
         for held in group:
-            held.busy = True
-        tasks.create_task(self._do(group, work))
+            held.work = token
+        tasks.create_task(self._do(group, work, token))
 
-    async def _do(self, group: list[Held], work: Callable[[list[Held]], Awaitable[None]]) -> None:
+    async def _do(
+        self,
+        group: Sequence[Held],
+        work: Callable[[Sequence[Held], Answered], Awaitable[None]],
+        token: object,
+    ) -> None:
         orders = ",".join(sorted({held.setpoint.order_id for held in group}))
         try:
             with structlog.contextvars.bound_contextvars(order_id=orders):
-                await work(group)
+                await work(group, partial(self._answered, token=token))
         finally:
-            for held in group:
-                held.busy = False
-            self._wake.set()
+            self._answered(group, token=token)
 
-    async def _end(self, group: list[Held], *, release: bool) -> None:
+    def _answered(self, group: Iterable[Held], *, token: object) -> None:
+        """These are dealt with, however long the others of their group take."""
+        for held in group:
+            if held.work is token:
+                held.work = None
+                for each in self._agenda.of_device(held.setpoint.device_id):
+                    self._agenda.look(each)  # one that waited for it, too
+        self._wake.set()
+
+    async def _end(self, group: Sequence[Held], _answered: Answered, *, release: bool) -> None:
         for held in group:
             await self._driver.end(held, release=release)
-            self._held.pop(held.setpoint.id, None)
+            self._agenda.remove(held)
 
     def _nap(self) -> float:
-        now = self._clock.now()
         waits = [self._idle_s]
-        for held in self._held.values():
-            if held.busy:
-                continue
-            waits.append(self._wall(held.setpoint.valid_until - now))
-            if held.state is SetpointState.PLANNED:
-                waits.append(self._wall(held.send_at - now))
-            elif held.state in _RETRIED or held.refreshed:
-                waits.append(held.retry_at - self._clock.monotonic())
-        return max(0.005, min(waits))
-
-    def _wall(self, span: timedelta) -> float:
-        return self._clock.wall_seconds(span.total_seconds())
+        if (at := self._agenda.next_market) is not None:
+            waits.append(self._clock.wall_seconds((at - self._clock.now()).total_seconds()))
+        if (retry_at := self._agenda.next_wall) is not None:
+            waits.append(retry_at - self._clock.monotonic())
+        return max(_SHORTEST_NAP_S, min(waits))

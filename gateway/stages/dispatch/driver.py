@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -25,6 +25,14 @@ from marketplace_core.ports import Clock, DeviceAdapter
 
 _MATCH_KW: Final = 0.05
 """A read-back this near to the setpoint is the setpoint (registers are scaled integers)."""
+Answered = Callable[[Sequence[Held]], None]
+"""Hears of setpoints that are dealt with while others of their group are waited for."""
+
+
+def unheard(_answered: Sequence[Held]) -> None:
+    """Nobody waits for the first of a group."""
+
+
 _log = structlog.get_logger(__name__)
 
 
@@ -45,7 +53,9 @@ class Driver:
         self._clock = clock
         self._metrics = metrics
 
-    async def send(self, group: list[Held], superseded: Sequence[Held] = ()) -> None:
+    async def send(
+        self, group: Sequence[Held], answered: Answered = unheard, superseded: Sequence[Held] = ()
+    ) -> None:
         """Send setpoints for the first time: commit the intent, then all protocols at once."""
         setpoints = [held.setpoint for held in group]
         await self._journal.issued(setpoints, [held.setpoint.id for held in superseded])
@@ -53,9 +63,9 @@ class Driver:
             held.state = SetpointState.ISSUED
         self._measure_lateness(group)
         _log.info("setpoints_issued", devices=len(setpoints))
-        await self._issue(group)
+        await self._issue(group, answered)
 
-    async def refresh(self, group: list[Held]) -> None:
+    async def refresh(self, group: Sequence[Held], _answered: Answered = unheard) -> None:
         """Renew the lease of setpoints in force; what fails is journalled once it lapsed."""
         for held in group:
             lapsed = self._clock.monotonic() >= held.lease_ends
@@ -70,7 +80,7 @@ class Driver:
             else:
                 held.retry_at = self._soon(held)
 
-    async def resolve(self, group: list[Held]) -> None:
+    async def resolve(self, group: Sequence[Held], answered: Answered = unheard) -> None:
         """Find out where a setpoint stands that may or may not be in force: read back first."""
         for held in group:
             try:
@@ -87,7 +97,7 @@ class Driver:
             if in_force:
                 await self._adopt(held, answer)
             else:
-                await self._issue([held])
+                await self._issue([held], answered)
 
     async def end(self, held: Held, *, release: bool) -> None:
         """Close a setpoint whose time is over; return the device to its fallback."""
@@ -107,20 +117,21 @@ class Driver:
         if held.state is SetpointState.APPLIED:
             await self._journal.released(setpoint)
 
-    async def _issue(self, group: list[Held]) -> None:
+    async def _issue(self, group: Sequence[Held], answered: Answered) -> None:
         by_protocol: dict[str, list[Held]] = {}
         for held in group:
             by_protocol.setdefault(held.profile.protocol, []).append(held)
         async with asyncio.TaskGroup() as tasks:
             for part in by_protocol.values():
-                tasks.create_task(self._issue_part(part))
+                tasks.create_task(self._issue_part(part, answered))
 
-    async def _issue_part(self, group: list[Held]) -> None:
+    async def _issue_part(self, group: Sequence[Held], told: Answered) -> None:
         held_by_id = {held.setpoint.id: held for held in group}
         adapter = self._adapter(group[0])
         async for outcomes in adapter.issue([held.setpoint for held in group]):
             answered = [held_by_id.pop(outcome.setpoint_id) for outcome in outcomes]
             await self._record(answered, outcomes)
+            told(answered)
 
     async def _ask(self, group: list[Held]) -> list[SetpointOutcome]:
         answers: list[SetpointOutcome] = []
@@ -140,7 +151,7 @@ class Driver:
         if held.retry_at < math.inf:
             held.retry_at = self._clock.monotonic()  # nobody renewed its lease meanwhile
 
-    async def _record(self, group: list[Held], outcomes: Sequence[SetpointOutcome]) -> None:
+    async def _record(self, group: Sequence[Held], outcomes: Sequence[SetpointOutcome]) -> None:
         changed = [
             (held, outcome)
             for held, outcome in zip(group, outcomes, strict=True)
@@ -160,7 +171,7 @@ class Driver:
     def _adapter(self, held: Held) -> DeviceAdapter:
         return self._adapters[held.profile.protocol]
 
-    def _measure_lateness(self, group: list[Held]) -> None:
+    def _measure_lateness(self, group: Sequence[Held]) -> None:
         now = self._clock.now()
         for held in group:
             late = (now - max(held.send_at, held.since)).total_seconds()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.dispatch.driver import Driver
@@ -31,7 +32,7 @@ class Listener:
         self.ended[held.setpoint.id] = release
         self.told.set()
 
-    async def resolve(self, group: list[Held]) -> None:
+    async def resolve(self, group: Sequence[Held], _answered: Any) -> None:
         for held in group:
             held.retry_at = 1e9
 

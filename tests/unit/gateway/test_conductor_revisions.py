@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 from gateway.stages.dispatch.conductor import Conductor
 from gateway.stages.dispatch.driver import Driver
@@ -43,7 +43,9 @@ class Listener:
         self.told = asyncio.Event()
         self.answer = asyncio.Event()
 
-    async def send(self, group: list[Held], superseded: Sequence[Held] = ()) -> None:
+    async def send(
+        self, group: Sequence[Held], _answered: Any, superseded: Sequence[Held] = ()
+    ) -> None:
         self.sent.append(
             (
                 sorted(held.setpoint.id for held in group),

@@ -121,14 +121,14 @@ async def test_a_device_that_comes_back_in_time_is_stopped() -> None:
 
 async def test_what_was_on_its_way_is_followed_by_another_stop() -> None:
     world = World("a")
-    [held] = world.conductor._held.values()
-    held.busy = True
+    [held] = world.conductor._agenda.every()
+    held.work = object()
     async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(world.stop())
         await asyncio.sleep(0.1)
         assert not stopping.done()
         world.devices.told.append(("a", "the setpoint that was on its way"))
-        held.busy = False
+        held.work = None
     assert stopping.result() == {"a": "applied"}
     assert world.devices.told[-1] == ("a", "release ord_1 2")
 
