@@ -51,6 +51,9 @@ class Live(Protocol):
     def device(self, device_id: str) -> DeviceState | None:
         """What the planner sees of a device; None when no such device is bound here."""
 
+    def devices(self, device_ids: Iterable[str]) -> list[DeviceState]:
+        """The same of many at one instant; those that are not bound here are left out."""
+
 
 class LiveState:
     """Live device state in the memory of this process."""
@@ -116,24 +119,36 @@ class LiveState:
 
     def device(self, device_id: str) -> DeviceState | None:
         """What the planner sees of a device; None when no such device is bound here."""
-        profile = self._profiles.get(device_id)
-        if profile is None:
-            return None
-        reading = self._newest.get(device_id)
-        if reading is None:
-            return DeviceState(profile=profile, reference_kw=None, connected=False)
-        sample = reading.power_kw if reading.sample_kw is None else reading.sample_kw
-        return DeviceState(
-            profile=profile,
-            reference_kw=sample,
-            soc_kwh=reading.soc_kwh,
-            available=reading.available,
-            connected=self._fresh(device_id, self._clock.now()),
-            wanted_kwh=reading.wanted_kwh,
-            leaves_at=reading.leaves_at,
-        )
+        found = self.devices([device_id])
+        return found[0] if found else None
+
+    def devices(self, device_ids: Iterable[str]) -> list[DeviceState]:
+        """The same of many at one instant; those that are not bound here are left out."""
+        now, profiles, newest = self._clock.now(), self._profiles, self._newest
+        return [
+            _state(profiles[each], newest.get(each), now) for each in device_ids if each in profiles
+        ]
 
     def _fresh(self, device_id: str, now: datetime) -> bool:
-        reading = self._newest.get(device_id)
-        interval = timedelta(seconds=self._profiles[device_id].telemetry_s)
-        return reading is not None and now - reading.end <= _STALE_AFTER * interval
+        return _is_fresh(self._profiles[device_id], self._newest.get(device_id), now)
+
+
+def _is_fresh(profile: DeviceProfile, reading: Reading | None, now: datetime) -> bool:
+    if reading is None:
+        return False
+    return (now - reading.end).total_seconds() <= _STALE_AFTER * profile.telemetry_s
+
+
+def _state(profile: DeviceProfile, reading: Reading | None, now: datetime) -> DeviceState:
+    if reading is None:
+        return DeviceState(profile=profile, reference_kw=None, connected=False)
+    sample = reading.power_kw if reading.sample_kw is None else reading.sample_kw
+    return DeviceState(
+        profile=profile,
+        reference_kw=sample,
+        soc_kwh=reading.soc_kwh,
+        available=reading.available,
+        connected=_is_fresh(profile, reading, now),
+        wanted_kwh=reading.wanted_kwh,
+        leaves_at=reading.leaves_at,
+    )

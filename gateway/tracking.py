@@ -24,7 +24,7 @@ from gateway.stages.intake import EMITS, Intake
 from gateway.store.engine import run_read
 from gateway.store.flags import flags_since
 from gateway.store.journal import read_streams
-from gateway.store.market import assets_by_id, contracts_for, orders_in
+from gateway.store.market import contracts_for, devices_of, orders_in
 from gateway.store.setpoints import newest_setpoints
 from gateway.store.writer import Writer
 from marketplace_core.commands import RevisePlan
@@ -155,19 +155,14 @@ class Tracker:
 
         def read(connection: Connection) -> dict[str, list[str]]:
             return {
-                contract.id: [
-                    device
-                    for asset in assets_by_id(connection, contract.assets).values()
-                    for device in asset.devices
-                ]
+                contract.id: devices_of(connection, contract.assets)
                 for contract in contracts_for(connection, order.order.need_id)
             }
 
         found = run_read(self._engine, read)
         states: dict[str, list[DeviceState]] = {}
         for contract_id, devices in found.items():
-            known = (self._live.device(device) for device in devices)
-            states[contract_id] = [order.referred(each) for each in known if each is not None]
+            states[contract_id] = [order.referred(each) for each in self._live.devices(devices)]
         return states
 
 

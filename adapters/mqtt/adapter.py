@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -139,8 +140,7 @@ class MqttAdapter:
         answers: Answers = asyncio.Queue()
         waiting: dict[str, Setpoint] = {}
         try:
-            unheard = [s for s in setpoints if self._presence.reachable(s.device_id) is None]
-            heard = [s for s in setpoints if self._presence.reachable(s.device_id) is not None]
+            heard, unheard = self._presence.split(setpoints)
             at_once = await self._send_all(heard, answers, waiting)
             if unheard:
                 await self._presence_known()
@@ -184,21 +184,22 @@ class MqttAdapter:
     ) -> list[SetpointOutcome]:
         """Publish; return the outcomes of those that were not sent."""
         at_once: list[SetpointOutcome] = []
-        for number, setpoint in enumerate(setpoints, start=1):
-            outcome = self._send(setpoint, answers)
-            if outcome is None:
-                waiting[setpoint.id] = setpoint
-            else:
-                at_once.append(outcome)
-            if number % _STRIDE == 0:
-                await asyncio.sleep(0)
+        for start in range(0, len(setpoints), _STRIDE):
+            now = self._clock.now()
+            for setpoint in setpoints[start : start + _STRIDE]:
+                outcome = self._send(setpoint, answers, now)
+                if outcome is None:
+                    waiting[setpoint.id] = setpoint
+                else:
+                    at_once.append(outcome)
+            await asyncio.sleep(0)
         return at_once
 
-    def _send(self, setpoint: Setpoint, answers: Answers) -> SetpointOutcome | None:
+    def _send(self, setpoint: Setpoint, answers: Answers, now: datetime) -> SetpointOutcome | None:
         """Publish one setpoint; an outcome when nothing was sent."""
         device_id = setpoint.device_id
         device = self._devices.get(device_id)
-        refused = refuse(setpoint, device.profile if device else None, self._clock.now())
+        refused = refuse(setpoint, device.profile if device else None, now)
         if refused is not None:
             return refused
         if not self._presence.reachable(device_id):
@@ -207,14 +208,15 @@ class MqttAdapter:
                 setpoint, "the device was never heard of" if never else "the device is offline"
             )
         self._expected.add(setpoint.id, device_id, answers)
-        if self._publish(device_id, self._translate.setpoint(setpoint)):
+        if self._publish(device_id, self._translate.setpoint(setpoint, now)):
             return None
         return self._unreachable(setpoint, "the broker is not connected")
 
     def _publish(self, device_id: str, command: wire.Command) -> bool:
+        topics = self._out[device_id]
         return self._control.publish(
-            self._out[device_id]["command"], wire.encode(command), expiry_s=command.ttl_s,
-            correlation=command.id, answer_to=self._out[device_id]["ack"],
+            topics["command"], wire.encode(command), expiry_s=command.ttl_s,
+            correlation=command.id, answer_to=topics["ack"],
         )  # fmt: skip
 
     async def _gather(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Collection
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
@@ -70,9 +71,8 @@ class Translator:
         self._ttl_s = ttl_s
         self._numbers = itertools.count(1)
 
-    def setpoint(self, setpoint: Setpoint) -> wire.Command:
-        """The command that asks a device to hold a setpoint."""
-        now = self._clock.now()
+    def setpoint(self, setpoint: Setpoint, now: datetime) -> wire.Command:
+        """The command that asks a device to hold a setpoint, sent at the market time `now`."""
         wall = self._clock.wall_seconds
         lasts = wall((setpoint.valid_until - now).total_seconds())
         return wire.Command(

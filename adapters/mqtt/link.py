@@ -25,7 +25,6 @@ _GUESS_TIMEOUT_S: Final = 3.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 _BACKOFF_BASE_S: Final = 0.25
 _BACKOFF_CAP_S: Final = 30.0
-_LONGEST_EXPIRY_S: Final = 2**32 - 1
 _SILENCE: Final = 1.5
 """Keep-alive intervals without a word from the broker after which it is gone (section 3.1.2.10)."""
 _log = structlog.get_logger(__name__)
@@ -102,18 +101,16 @@ class MqttLink:
         """
         if self._session is None:
             return False
-        properties = _expiring(expiry_s)
-        if correlation:
-            properties[packets.CORRELATION] = correlation.encode()
-        if answer_to:
-            properties[packets.RESPONSE_TOPIC] = answer_to
+        properties = packets.message_properties(
+            expiry_s=expiry_s, correlation=correlation.encode(), answer_to=answer_to
+        )
         return self._session.publish(topic, payload, properties, retain=retain)
 
     def tell(self, topic: bytes, payload: bytes, *, expiry_s: float | None = None) -> bool:
         """Send a QoS 0 message now; False when nothing is sent. `expiry_s` as for `publish`."""
         if self._session is None:
             return False
-        return self._session.tell(topic, payload, _expiring(expiry_s))
+        return self._session.tell(topic, payload, packets.message_properties(expiry_s=expiry_s))
 
     async def _hold(self, on_up: Callable[[], None]) -> None:
         session: Session | None = None
@@ -174,12 +171,6 @@ class MqttLink:
         self._failures += 1
         highest = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(self._failures, 16))
         return random.uniform(0.0, highest)  # noqa: S311 - spreads a fleet, guards nothing
-
-
-def _expiring(expiry_s: float | None) -> dict[int, int | bytes]:
-    if expiry_s is None:
-        return {}
-    return {packets.MESSAGE_EXPIRY: min(_LONGEST_EXPIRY_S, max(1, round(expiry_s)))}
 
 
 async def _close(session: Session) -> None:

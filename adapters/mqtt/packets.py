@@ -22,6 +22,7 @@ _SUBACK: Final = 9
 _PINGRESP: Final = 13
 _DISCONNECT: Final = 14
 _MOST_LENGTH_BYTES: Final = 4
+_LONGEST_EXPIRY_S: Final = 2**32 - 1
 PING: Final = b"\xc0\x00"
 BYE: Final = b"\xe0\x00"
 """A normal disconnection of either version: the broker drops the Will."""
@@ -212,17 +213,55 @@ def subscribe(mid: int, topics: Sequence[str], *, version: int) -> bytes:
     return _framed(0x82, struct.pack(">H", mid) + properties + filters)
 
 
+class Outgoing(NamedTuple):
+    """A PUBLISH at QoS 1 but for its packet identifier, which stands between the two."""
+
+    before: bytes
+    after: bytes
+
+
+def outgoing(
+    topic: bytes, payload: bytes, *, version: int, retain: bool = False, properties: bytes = b"\0"
+) -> Outgoing:
+    """A message whose identifier is given when it is sent (section 3.3).
+
+    `properties` as `message_properties` gives them; 3.1.1 has none.
+    """
+    after = properties + payload if version == V5 else payload
+    name = len(topic).to_bytes(2, "big") + topic
+    length = len(name) + 2 + len(after)
+    return Outgoing((b"\x33" if retain else b"\x32") + _varint(length) + name, after)
+
+
+def message_properties(
+    *, expiry_s: float | None = None, correlation: bytes = b"", answer_to: bytes = b""
+) -> bytes:
+    """Properties of a message as they stand on the wire (section 3.3.2.3).
+
+    Message expiry in whole seconds, at least one; correlation data; response topic.
+    """
+    body = b""
+    if expiry_s is not None:
+        body = b"\x02" + min(_LONGEST_EXPIRY_S, max(1, round(expiry_s))).to_bytes(4, "big")
+    if correlation:
+        body += b"\x09" + len(correlation).to_bytes(2, "big") + correlation
+    if answer_to:
+        body += b"\x08" + len(answer_to).to_bytes(2, "big") + answer_to
+    return _varint(len(body)) + body
+
+
 def publish(
     topic: bytes, payload: bytes, *, mid: int, version: int, retain: bool = False,
-    properties: Mapping[int, int | bytes] | None = None,
+    properties: bytes = b"\0",
 ) -> bytes:  # fmt: skip
     """PUBLISH (section 3.3); at QoS 0 when `mid` is 0."""
-    head = (0x32 if mid else 0x30) | retain
-    number = struct.pack(">H", mid) if mid else b""
-    extra = b""
-    if version == V5:
-        extra = _encoded(properties) if properties else b"\0"
-    return _framed(head, _text(topic) + number + extra + payload)
+    if mid:
+        before, after = outgoing(
+            topic, payload, version=version, retain=retain, properties=properties
+        )
+        return before + mid.to_bytes(2, "big") + after
+    extra = properties if version == V5 else b""
+    return _framed(0x30 | retain, _text(topic) + extra + payload)
 
 
 def puback(mids: Sequence[int]) -> bytes:
@@ -231,14 +270,15 @@ def puback(mids: Sequence[int]) -> bytes:
 
 
 def _framed(head: int, body: bytes) -> bytes:
-    length = len(body)
-    if length < 0x80:  # noqa: PLR2004 - fits one byte
-        return bytes((head, length)) + body
-    return bytes((head,)) + _varint(length) + body
+    return bytes((head,)) + _varint(len(body)) + body
 
 
 def _varint(value: int) -> bytes:
-    """A variable byte integer (section 1.5.5)."""
+    """A variable byte integer (section 1.5.5); one and two bytes are what messages need."""
+    if value < 0x80:  # noqa: PLR2004 - seven bits fit a byte
+        return bytes((value,))
+    if value < 0x4000:  # noqa: PLR2004 - fourteen bits fit two
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while True:
         value, low = value >> 7, value & 0x7F

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from adapters.mqtt.exchange import MqttDevice
+from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.ports import Clock
 
 _MISSED: Final = 3
@@ -41,6 +42,14 @@ class Presence:
     def reachable(self, device_id: str) -> bool | None:
         """True and False as last heard; None for a device never heard of."""
         return self._online.get(device_id)
+
+    def split(self, setpoints: Iterable[Setpoint]) -> tuple[list[Setpoint], list[Setpoint]]:
+        """Setpoints whose device was ever heard of, and the others."""
+        heard: list[Setpoint] = []
+        unheard: list[Setpoint] = []
+        for each in setpoints:
+            (heard if each.device_id in self._online else unheard).append(each)
+        return heard, unheard
 
     def recent(self, device_id: str) -> bool:
         """Whether it is there and was heard of within three telemetry intervals."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
@@ -65,13 +65,6 @@ class LinkError(Exception):
     """The broker does not give the session that was asked for."""
 
 
-class _Outbound(NamedTuple):
-    topic: bytes
-    payload: bytes
-    properties: Mapping[int, int | bytes] | None
-    retain: bool
-
-
 class Session(asyncio.Protocol):
     """The client's side of one connection; MQTT 5 or 3.1.1."""
 
@@ -108,7 +101,7 @@ class Session(asyncio.Protocol):
         self._window = _MOST_IN_FLIGHT
         self._in_flight: set[int] = set()
         self._next = 0
-        self._waiting: deque[_Outbound] = deque()
+        self._waiting: deque[packets.Outgoing] = deque()
         self._why = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -169,19 +162,23 @@ class Session(asyncio.Protocol):
             self._write(packets.puback([mid for mid in mids if mid]))
 
     def publish(
-        self, topic: bytes, payload: bytes,
-        properties: Mapping[int, int | bytes] | None = None, *, retain: bool = False,
-    ) -> bool:  # fmt: skip
-        """Send a message at QoS 1 when the broker's window lets it; False when nothing will be."""
+        self, topic: bytes, payload: bytes, properties: bytes = b"\0", *, retain: bool = False
+    ) -> bool:
+        """Send a message at QoS 1 when the broker's window lets it; False when nothing will be.
+
+        `properties` as `packets.message_properties` gives them.
+        """
         if self._transport is None or len(self._waiting) >= self._broker.most_waiting:
             return False
-        self._waiting.append(_Outbound(topic, payload, properties, retain))
+        self._waiting.append(
+            packets.outgoing(
+                topic, payload, version=self._version, retain=retain, properties=properties
+            )
+        )
         self._send_waiting()
         return True
 
-    def tell(
-        self, topic: bytes, payload: bytes, properties: Mapping[int, int | bytes] | None = None
-    ) -> bool:
+    def tell(self, topic: bytes, payload: bytes, properties: bytes = b"\0") -> bool:
         """Send a message at QoS 0; False when it is not sent, the socket being full or gone."""
         if self._transport is None or self._paused:
             return False
@@ -243,19 +240,10 @@ class Session(asyncio.Protocol):
     def _send_waiting(self) -> None:
         """Send what waits until the broker's window or the socket is full."""
         while self._waiting and not self._paused and len(self._in_flight) < self._window:
-            topic, payload, properties, retain = self._waiting.popleft()
+            before, after = self._waiting.popleft()
             mid = self._new_id()
             self._in_flight.add(mid)
-            self._write(
-                packets.publish(
-                    topic,
-                    payload,
-                    mid=mid,
-                    version=self._version,
-                    retain=retain,
-                    properties=properties,
-                )
-            )
+            self._write(before + mid.to_bytes(2, "big") + after)
 
     def _note(self, packet: str, code: int, text: str = "") -> str:
         """Count a code; what says no is logged once for each connection. The code in words."""

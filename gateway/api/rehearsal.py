@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from gateway.api.services import Services
-from gateway.store.market import assets_by_id, called_by_others, contracts_for, need_by_id
+from gateway.store.market import called_by_others, contracts_for, devices_of, need_by_id
 from gateway.store.plans import others_beside
 from marketplace_core.commands import SubmitOrder
 from marketplace_core.dispatch.bounds import DeviceState
@@ -27,6 +27,4 @@ def rehearsal(
 
 
 def _devices(connection: Connection, services: Services, contract: Contract) -> list[DeviceState]:
-    assets = assets_by_id(connection, contract.assets)
-    bound = (services.live.device(device) for asset in assets.values() for device in asset.devices)
-    return [device for device in bound if device is not None]
+    return services.live.devices(devices_of(connection, contract.assets))

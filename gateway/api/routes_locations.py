@@ -152,8 +152,5 @@ def _totals(
 
 def _available(services: Services, devices: Sequence[str], direction: Direction) -> float:
     hours = services.grid.length / timedelta(hours=1)
-    states = (services.live.device(device) for device in devices)
-    return sum(
-        headroom(state, direction, hours)
-        for state in states if state is not None and not unusable(state)
-    )  # fmt: skip
+    states = services.live.devices(devices)
+    return sum(headroom(state, direction, hours) for state in states if not unusable(state))

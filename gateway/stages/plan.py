@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.live import Live
 from gateway.store.facts import record_fact
 from gateway.store.journal import read_streams
-from gateway.store.market import assets_by_id, contract_by_id, is_stopped, order_by_id
+from gateway.store.market import contract_by_id, devices_of, is_stopped, order_by_id
 from gateway.store.plans import others_beside
 from gateway.store.writer import Transaction
 from marketplace_core.dispatch.others import Others
@@ -70,6 +70,4 @@ class Plan:
 
     def _devices(self, transaction: Transaction, contract_id: str) -> list[DeviceState]:
         contract = contract_by_id(transaction.connection, contract_id)
-        assets = assets_by_id(transaction.connection, contract.assets)
-        bound = (self._live.device(device) for asset in assets.values() for device in asset.devices)
-        return [device for device in bound if device is not None]
+        return self._live.devices(devices_of(transaction.connection, contract.assets))

@@ -7,13 +7,14 @@ a predicate of every query, and what is not its own is not found.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
+from gateway.store.among import among
 from gateway.store.engine import to_us
 from gateway.store.tables import assets, bids, contracts, needs, orders
 from marketplace_core.dispatch.lifecycle import CALLS_NOTHING, STOPPABLE, OrderState
@@ -46,10 +47,25 @@ def to_json(value: object) -> str:
 
 def assets_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Asset]:
     """Assets by id, in its order; unknown ids are left out."""
-    query = select(assets.c.document).where(assets.c.id.in_(ids)).order_by(assets.c.id)
-    rows = connection.execute(query)
-    found = (msgspec.json.decode(row.document, type=Asset) for row in rows)
-    return {asset.id: asset for asset in found}
+    decode = msgspec.json.Decoder(Asset).decode
+    return {asset.id: asset for asset in map(decode, _documents(connection, ids))}
+
+
+def devices_of(connection: Connection, ids: Collection[str]) -> list[str]:
+    """Devices bound to assets, in the order of the assets' ids; unknown assets have none."""
+    decode = msgspec.json.Decoder(_Bound).decode
+    return [name for each in map(decode, _documents(connection, ids)) for name in each.devices]
+
+
+def _documents(connection: Connection, ids: Collection[str]) -> Iterable[str]:
+    query = select(assets.c.document).where(among(connection, assets.c.id, ids))
+    return connection.scalars(query.order_by(assets.c.id))
+
+
+class _Bound(msgspec.Struct, frozen=True):
+    """What of an asset's document says which devices it has."""
+
+    devices: tuple[str, ...]
 
 
 def add_need(connection: Connection, need: Need) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from sqlalchemy import Column, Connection, Table, delete, insert, select
 
+from gateway.store.among import among
 from gateway.store.market import to_json
 from gateway.store.paging import Page, Slice, rows_of
 from gateway.store.tables import asset_devices, asset_meters, assets
 from gateway.store.viewer import Viewer
 from marketplace_core.errors import NotFoundError, RejectedError
 from marketplace_core.registry.asset import Asset
-
-_CHUNK: Final = 500
-"""Values in one `IN` list."""
 
 
 def asset(connection: Connection, viewer: Viewer, asset_id: str) -> Asset:
@@ -114,12 +111,11 @@ def conflicts(
 def save_assets(connection: Connection, rows: Sequence[Asset]) -> None:
     """Register assets without conflicts; what is known is replaced, bindings included."""
     ids = [each.id for each in rows]
-    for part in _chunks(ids):
-        for table, column in (
-            (assets, assets.c.id), (asset_devices, asset_devices.c.asset_id),
-            (asset_meters, asset_meters.c.asset_id),
-        ):  # fmt: skip
-            connection.execute(delete(table).where(column.in_(part)))
+    for table, column in (
+        (assets, assets.c.id), (asset_devices, asset_devices.c.asset_id),
+        (asset_meters, asset_meters.c.asset_id),
+    ):  # fmt: skip
+        connection.execute(delete(table).where(among(connection, column, ids)))
     _insert(connection, assets, [
         {"id": each.id, "organisation": each.organisation, "feeder": each.feeder,
          "document": to_json(each)} for each in rows
@@ -173,15 +169,9 @@ def _serves_another(
 def _pairs(
     connection: Connection, key: Column[Any], value: Column[Any], names: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
-    for part in _chunks(names):
-        for row in connection.execute(select(key, value).where(key.in_(part))):
-            yield row[0], row[1]
-
-
-def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(names)
-    while part := list(islice(left, _CHUNK)):
-        yield part
+    chosen = among(connection, key, list(names))
+    for row in connection.execute(select(key, value).where(chosen)):
+        yield row[0], row[1]
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, str]]) -> None:

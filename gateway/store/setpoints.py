@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
+from gateway.store.among import among
 from gateway.store.engine import to_us
 from gateway.store.market import to_json
 from gateway.store.tables import setpoints
@@ -73,7 +74,9 @@ def add_setpoints(connection: Connection, planned: Sequence[Setpoint]) -> None:
 
 def set_states(connection: Connection, ids: Collection[str], state: SetpointState) -> None:
     """Move setpoints to a state."""
-    connection.execute(update(setpoints).where(setpoints.c.id.in_(ids)).values(state=state.value))
+    if ids:
+        chosen = among(connection, setpoints.c.id, ids)
+        connection.execute(update(setpoints).where(chosen).values(state=state.value))
 
 
 def record_outcomes(connection: Connection, outcomes: Sequence[SetpointOutcome]) -> None:
@@ -110,7 +113,9 @@ def end_setpoints(
     What is over is never issued or refreshed again, also after a restart; what may have
     reached a device is released then.
     """
-    chosen = setpoints.c.order_id == order_id if order_id else setpoints.c.id.in_(ids)
+    chosen = setpoints.c.order_id == order_id
+    if not order_id:
+        chosen = among(connection, setpoints.c.id, ids)
     query = select(setpoints).where(chosen, setpoints.c.valid_until_us > to_us(at))
     rows = [
         {

@@ -185,7 +185,7 @@ class _Fanout:
         return max(0.0, ears.first - accepted), max(0.0, ears.last - accepted)
 
     async def _bare(self, ears: _Ears) -> float:
-        """The fastest client we know of that is not hand-made, in a process that does nothing else."""
+        """The fastest client we know of that is not hand-made, in a process of its own."""
         messages = msgpack.packb(list(ears.seen.items()))
         ears.begin()
         child = await asyncio.create_subprocess_exec(
@@ -205,7 +205,9 @@ def _await_ready(url: str) -> None:
 def _all_applied(lab: Lab, orders: int, devices: int) -> None:
     def applied() -> bool:
         text = httpx.get(f"{lab.url}/metrics").text
-        found = re.search(r'^flexway_setpoints_total\{outcome="applied"\} (\S+)', text, re.M)
+        found = re.search(
+            r'^flexway_setpoints_total\{outcome="applied"\} (\S+)', text, re.MULTILINE
+        )
         return found is not None and float(found[1]) >= orders * devices
 
     wait_for(applied, seconds=_PATIENCE_S, what="every device to have answered", every_s=0.2)

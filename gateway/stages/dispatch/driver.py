@@ -172,10 +172,10 @@ class Driver:
         return self._adapters[held.profile.protocol]
 
     def _measure_lateness(self, group: Sequence[Held]) -> None:
-        now = self._clock.now()
+        now, observe = self._clock.now(), self._metrics.lateness.observe
         for held in group:
             late = (now - max(held.send_at, held.since)).total_seconds()
-            self._metrics.lateness.observe(max(0.0, self._clock.wall_seconds(late)))
+            observe(max(0.0, self._clock.wall_seconds(late)))
 
     def _soon(self, held: Held) -> float:
         """When to try again: a tenth of the lease, but never more often than twice a second."""

@@ -49,7 +49,7 @@ def test_connect_of_5_carries_its_limits_as_paho_reads_them() -> None:
 
 
 def test_publish_carries_expiry_and_correlation_as_paho_reads_them() -> None:
-    asked: dict[int, int | bytes] = {packets.MESSAGE_EXPIRY: 60, packets.CORRELATION: b"spt_1"}
+    asked = packets.message_properties(expiry_s=60.0, correlation=b"spt_1")
     made = packets.publish(b"a/b", b"hello", mid=10, version=V5, properties=asked)
     assert made[:9].hex() == "321a0003612f62000a"
     theirs = Properties(PacketTypes.PUBLISH)
@@ -58,6 +58,31 @@ def test_publish_carries_expiry_and_correlation_as_paho_reads_them() -> None:
     assert made[9 + used :] == b"hello"
     (read,) = reader().feed(made)
     assert read == packets.Publish(b"a/b", b"hello", 10, again=False)
+
+
+@pytest.mark.parametrize("length", [0, 1, 90, 118, 119, 4_000, 16_360, 16_384, 70_000])
+def test_a_message_of_any_length_is_read_as_it_was_written(length: int) -> None:
+    """Section 1.5.5: its length takes one byte more at 128, 16,384 and 2,097,152."""
+    for version in (V5, V311):
+        made = packets.publish(b"a/b", bytes(length), mid=10, version=version)
+        assert reader(version).feed(made) == [packets.Publish(b"a/b", bytes(length), 10, False)]
+
+
+def test_properties_of_a_message_are_read_by_paho_as_they_were_given() -> None:
+    """Section 3.3.2.3; a response topic so long that the properties' length takes two bytes."""
+    answer = b"flexway/v1/org/00/" + b"d" * 120 + b"/ack"
+    made = packets.message_properties(expiry_s=0.2, correlation=b"spt_1", answer_to=answer)
+    theirs = Properties(PacketTypes.PUBLISH)
+    _, used = theirs.unpack(made)
+    assert used == len(made)
+    assert theirs.json() == {
+        "MessageExpiryInterval": 1, "CorrelationData": b"spt_1".hex(),
+        "ResponseTopic": answer.decode(),
+    }  # fmt: skip
+    endless = packets.message_properties(expiry_s=1e12)
+    theirs.unpack(endless)
+    assert theirs.json()["MessageExpiryInterval"] == 2**32 - 1
+    assert packets.message_properties() == b"\0"
 
 
 def test_publish_of_section_3_3_in_both_versions_and_qualities() -> None:

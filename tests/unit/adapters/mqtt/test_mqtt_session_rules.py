@@ -88,7 +88,7 @@ async def test_the_brokers_window_is_kept() -> None:
     welcome = bytes.fromhex("2006000003210002")  # Receive Maximum 2, section 3.2.2.3.3
     session, wire, _ = await connected(welcome=welcome)
     for number in range(5):
-        assert session.publish(b"c", bytes((number,)), None)
+        assert session.publish(b"c", bytes((number,)))
     assert packets.Reader(5, 1000).feed(await wire.taken()) == sent(0, 1)
     session.data_received(packets.puback([sent_id(session, 0)]))
     assert [m.payload for m in published(await wire.taken())] == [b"\x02"]
@@ -112,7 +112,7 @@ def published(data: bytes) -> list[packets.Publish]:
 async def test_a_full_socket_holds_commands_and_drops_nothing() -> None:
     session, wire, _ = await connected()
     session.pause_writing()
-    assert session.publish(b"c", b"1", None)
+    assert session.publish(b"c", b"1")
     session.tell(b"d", b"one that the next makes good")
     assert await wire.taken() == b""
     session.resume_writing()
@@ -122,16 +122,16 @@ async def test_a_full_socket_holds_commands_and_drops_nothing() -> None:
 async def test_what_waits_is_limited() -> None:
     session, _, _ = await connected()
     session.pause_writing()
-    refused = sum(not session.publish(b"c", b"x", None) for _ in range(50_010))
+    refused = sum(not session.publish(b"c", b"x") for _ in range(50_010))
     assert refused == 10
 
 
 async def test_identifiers_in_flight_are_not_given_again() -> None:
     session, wire, _ = await connected()
-    assert session.publish(b"c", b"first", None)
+    assert session.publish(b"c", b"first")
     (first,) = published(await wire.taken())
     for _ in range(65_535):
-        assert session.publish(b"c", b"x", None)
+        assert session.publish(b"c", b"x")
         (other,) = published(await wire.taken())
         assert other.mid != first.mid
         session.data_received(packets.puback([other.mid]))
@@ -162,7 +162,7 @@ async def test_the_brokers_keep_alive_overrules_ours() -> None:
 
 async def test_3_1_1_is_spoken_without_properties() -> None:
     session, wire, _ = await connected(welcome=bytes.fromhex("20020000"), version=4)
-    assert session.publish(b"c", b"x", {packets.MESSAGE_EXPIRY: 5})
+    assert session.publish(b"c", b"x", packets.message_properties(expiry_s=5.0))
     assert (await wire.taken()).hex() == "320600016300 02 78".replace(" ", "")
 
 
