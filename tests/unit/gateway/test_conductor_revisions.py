@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 from gateway.stages.dispatch.conductor import Conductor
-from gateway.stages.dispatch.driver import Driver
+from gateway.stages.dispatch.driver import Answered, Driver
 from gateway.stages.dispatch.held import Held
 from gateway.store.setpoints import SetpointState
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
@@ -38,13 +38,15 @@ class Clock:
 class Listener:
     """Notes what it was told to send, and in place of what."""
 
-    def __init__(self) -> None:
+    def __init__(self, *quick: str) -> None:
+        """`quick` devices answer at once, the others when `answer` is set."""
+        self._quick = quick
         self.sent: list[tuple[list[str], list[str]]] = []
         self.told = asyncio.Event()
         self.answer = asyncio.Event()
 
     async def send(
-        self, group: Sequence[Held], _answered: Any, superseded: Sequence[Held] = ()
+        self, group: Sequence[Held], answered: Answered, superseded: Sequence[Held] = ()
     ) -> None:
         self.sent.append(
             (
@@ -56,6 +58,7 @@ class Listener:
             held.state = SetpointState.APPLIED
             held.retry_at = 1e9
         self.told.set()
+        answered([held for held in group if held.setpoint.device_id in self._quick])
         await self.answer.wait()
 
 
@@ -118,6 +121,21 @@ async def test_a_revision_waits_until_the_plan_before_it_is_answered() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert driver.sent[1] == (["a-ord_1-r2"], ["a-ord_1-r1"])
+
+
+async def test_who_has_answered_does_not_wait_for_the_slowest_of_its_group() -> None:
+    driver = Listener("quick")
+    conductor = new(driver, "quick", "slow")
+    conductor.planned([setpoint("quick", 1), setpoint("slow", 1)])
+    task = asyncio.create_task(conductor.run())
+    await driver.told.wait()
+    driver.told.clear()
+    conductor.planned([setpoint("quick", 2), setpoint("slow", 2)])
+    await driver.told.wait()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert driver.sent[1:] == [(["quick-ord_1-r2"], ["quick-ord_1-r1"])]
 
 
 async def test_a_revision_stands_in_for_its_own_order_alone() -> None:

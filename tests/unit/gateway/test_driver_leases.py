@@ -92,6 +92,10 @@ class Journal:
         assert [s.id for s in setpoints] == [o.setpoint_id for o in outcomes]
         self.entries.extend(outcomes)
 
+    async def issued(self, setpoints: Sequence[Setpoint], superseded: Sequence[str] = ()) -> None:
+        assert setpoints
+        assert not superseded
+
     def kinds(self) -> list[type[Any]]:
         return [type(entry) for entry in self.entries]
 
@@ -107,13 +111,13 @@ class Bench:
         journal = cast("OutcomeJournal", self.journal)
         self.driver = Driver(adapters, journal=journal, clock=self.clock, metrics=Metrics())
 
-    def held(self, state: SetpointState, valid_s: float = 3600.0) -> Held:
+    def held(self, state: SetpointState, valid_s: float = 3600.0, name: str = "spt_1") -> Held:
         profile = DeviceProfile(
             device_id="ev-1", protocol="mqtt", min_kw=Kw(-7.0), max_kw=Kw(0.0),
             lease=LeaseKind.TIME_TO_LIVE, lease_s=LEASE_S,
         )  # fmt: skip
         setpoint = Setpoint(
-            id="spt_1", order_id="ord_1", revision=0, device_id="ev-1", power_kw=Kw(-2.0),
+            id=name, order_id="ord_1", revision=0, device_id="ev-1", power_kw=Kw(-2.0),
             valid_from=START, valid_until=START + timedelta(seconds=valid_s), lease_s=LEASE_S,
         )  # fmt: skip
         return Held(setpoint, profile, state, self.clock.now())
@@ -258,3 +262,14 @@ async def test_a_refresh_that_fails_after_the_lease_is_journalled_once(bench: Be
     bench.device.reachable = True
     await bench.driver.resolve([held])
     assert bench.journal.kinds() == [Unreachable, Applied]
+
+
+async def test_each_answer_frees_its_setpoint_once_it_is_journalled(bench: Bench) -> None:
+    group = [bench.held(SetpointState.PLANNED, name=f"spt_{number}") for number in range(3)]
+    freed: list[tuple[list[str], int]] = []
+    await bench.driver.send(
+        group, lambda some: freed.append(
+            ([each.setpoint.id for each in some], len(bench.journal.entries))
+        ),
+    )  # fmt: skip
+    assert freed == [(["spt_0"], 1), (["spt_1"], 2), (["spt_2"], 3)]
