@@ -6,13 +6,41 @@ A statement is complete when it parses alone, so the grammar stays the parser's 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from config.findings import Location
 
 _CLOSES = ("]", "}", '"', "'")
 """Last characters of a line that can end a statement of several lines."""
+
+
+class LineNumbers(Mapping[Location, int]):
+    """The 1-based line of every table and key, found when the first of them is asked for.
+
+    A file of ten thousand devices is read again for it, and most files have nothing to explain.
+    """
+
+    def __init__(self, text: str) -> None:
+        """`text` is a document that parses."""
+        self._text = text
+
+    @cached_property
+    def _lines(self) -> dict[Location, int]:
+        return line_numbers(self._text)
+
+    def __getitem__(self, location: Location) -> int:
+        """The line of a key; KeyError when the file does not have it."""
+        return self._lines[location]
+
+    def __iter__(self) -> Iterator[Location]:
+        """Every table and key."""
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._lines)
 
 
 def line_numbers(text: str) -> dict[Location, int]:

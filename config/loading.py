@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from config.environment import overlay
 from config.findings import Finding, Location, Severity, Sources
-from config.lines import line_numbers
+from config.lines import LineNumbers
 from config.rules import broken_rules
 from config.schema import names_at, nearest
 from config.settings import Settings, StoreSettings
@@ -82,7 +82,7 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Loaded:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         return _unreadable(path, error)
     merged, variables, refused = overlay(data, environ)
-    sources = Sources(str(path), line_numbers(text), variables)
+    sources = Sources(str(path), LineNumbers(text), variables)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -61,9 +62,12 @@ class Driver:
         await self._journal.issued(setpoints, [held.setpoint.id for held in superseded])
         for held in group:
             held.state = SetpointState.ISSUED
-        self._measure_lateness(group)
+        at = self._clock.now()
         _log.info("setpoints_issued", devices=len(setpoints))
-        await self._issue(group, answered)
+        try:
+            await self._issue(group, answered)
+        finally:  # counting comes after what is urgent
+            self._measure_lateness(group, at)
 
     async def refresh(self, group: Sequence[Held], _answered: Answered = unheard) -> None:
         """Renew the lease of setpoints in force; what fails is journalled once it lapsed."""
@@ -171,10 +175,10 @@ class Driver:
     def _adapter(self, held: Held) -> DeviceAdapter:
         return self._adapters[held.profile.protocol]
 
-    def _measure_lateness(self, group: Sequence[Held]) -> None:
-        now, observe = self._clock.now(), self._metrics.lateness.observe
+    def _measure_lateness(self, group: Sequence[Held], at: datetime) -> None:
+        observe = self._metrics.lateness.observe
         for held in group:
-            late = (now - max(held.send_at, held.since)).total_seconds()
+            late = (at - max(held.send_at, held.since)).total_seconds()
             observe(max(0.0, self._clock.wall_seconds(late)))
 
     def _soon(self, held: Held) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from gateway.observability.metrics import Metrics
@@ -73,8 +74,8 @@ class OutcomeJournal:
             record_outcomes(transaction.connection, outcomes)
 
         await self._writer.transact(work, emits=EMITS)
-        for outcome in outcomes:
-            self._metrics.setpoints.labels(outcome=state_of(outcome).value).inc()
+        for state, count in Counter(map(state_of, outcomes)).items():
+            self._metrics.setpoints.labels(outcome=state.value).inc(count)
 
     async def released(self, setpoint: Setpoint) -> None:
         """Commit that a setpoint's time is over and its device is back at its fallback."""
