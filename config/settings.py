@@ -134,6 +134,10 @@ class ProfileSettings(Section):
     notice_s: float = Field(default=0.0, ge=0)
     telemetry_s: float = Field(default=60.0, gt=0)
     tier: int = Field(default=0, ge=0)
+    weight: float = Field(default=1.0, gt=0)
+    """Part that it takes beside others where `plan.fairness` is proportional or equal."""
+    rank: float = 0.0
+    """Its place where `plan.fairness` is priority: the lowest serves first."""
     aggregate: bool = False
     ramp_kw_per_s: float | None = Field(default=None, gt=0)
     """How fast its power can change, in kW per second."""
@@ -355,6 +359,15 @@ class WebhookSettings(Section):
     devices: tuple[WebhookDeviceSettings, ...] = ()
 
 
+class PlanSettings(Section):
+    """How what a contract is called for is shared over its devices."""
+
+    fairness: Literal["proportional", "equal", "priority", "rotate"] = "proportional"
+    """By room; the same power from each; by `profile.rank`; the least used first."""
+    rotate_days: float = Field(default=30.0, gt=0, le=3_660)
+    """Days of use that `rotate` looks back on."""
+
+
 class ObserveSettings(Section):
     """When settlement windows close; market seconds."""
 
@@ -386,5 +399,6 @@ class Settings(Section):
     mqtt: MqttSettings = MqttSettings()
     openadr: OpenAdrSettings = OpenAdrSettings()
     webhook: WebhookSettings = WebhookSettings()
+    plan: PlanSettings = PlanSettings()
     observe: ObserveSettings = ObserveSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -35,6 +35,8 @@ def device_profile(device_id: str, protocol: str, settings: ProfileSettings) -> 
         notice_s=settings.notice_s,
         telemetry_s=settings.telemetry_s,
         tier=settings.tier,
+        weight=settings.weight,
+        rank=settings.rank,
         aggregate=settings.aggregate,
         ramp_kw_per_s=settings.ramp_kw_per_s,
         min_on_kw=Kw(settings.min_on_kw),

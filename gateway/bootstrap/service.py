@@ -46,6 +46,7 @@ from gateway.street import Carrier, Stage
 from gateway.surroundings import Surroundings, of_this_machine
 from gateway.tracking import Tracker
 from marketplace_core.dispatch.profile import DeviceProfile
+from marketplace_core.dispatch.sharing import Fairness
 from marketplace_core.errors import ConfigError
 from marketplace_core.ports import Bus, DeviceAdapter
 from marketplace_core.verification.reading import Reading
@@ -147,7 +148,9 @@ def _stages(
         stopped=conductor.stopped,
     )  # fmt: skip
     verify = Verify(basis.readings, basis.grid, _rebound(basis.settings))
-    return [Award(), Plan(live), dispatch, observe, verify, Settle(basis.new_id), notify]
+    settings = basis.settings.plan
+    plan = Plan(live, Fairness(settings.fairness), looks_back=timedelta(days=settings.rotate_days))
+    return [Award(), plan, dispatch, observe, verify, Settle(basis.new_id), notify]
 
 
 def _tracker(

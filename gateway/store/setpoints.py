@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from gateway.store.among import among
 from gateway.store.engine import to_us
@@ -167,6 +167,28 @@ def newest_setpoints(connection: Connection, order_id: str) -> dict[str, Setpoin
         if known is None or row.setpoint.revision > known.revision:
             newest[row.setpoint.device_id] = row.setpoint
     return newest
+
+
+def served_seconds(connection: Connection, since: datetime, *, apart_from: str) -> dict[str, float]:
+    """Market seconds that each device was driven for in orders that ended after `since`.
+
+    One order (`apart_from`) is left out: a plan is not to change because it is in force.
+    """
+    sent = (SetpointState.APPLIED, SetpointState.RELEASED, SetpointState.SUPERSEDED)
+    spans = (
+        select(
+            setpoints.c.device_id,
+            (func.max(setpoints.c.valid_until_us) - func.min(setpoints.c.valid_from_us)).label("us"),
+        )
+        .where(
+            setpoints.c.state.in_([state.value for state in sent]),
+            setpoints.c.valid_until_us > to_us(since), setpoints.c.order_id != apart_from,
+        )
+        .group_by(setpoints.c.device_id, setpoints.c.order_id)
+        .subquery()
+    )  # fmt: skip
+    query = select(spans.c.device_id, func.sum(spans.c.us)).group_by(spans.c.device_id)
+    return {device_id: float(us) / 1e6 for device_id, us in connection.execute(query)}
 
 
 def setpoint_row(row: Row[Any]) -> SetpointRow:

@@ -75,6 +75,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     tier: int = 0
     """Devices of a higher tier are planned only once the lower ones are used up: curtailing
     generation wastes it, so it comes last."""
+    weight: float = 1.0
+    """Part that it takes beside others, where shares are proportional or equal."""
+    rank: float = 0.0
+    """The lowest rank serves first, where shares go by priority."""
     ramp_kw_per_s: float | None = None
     """How fast its power can change, in kW per second (of device time); None = at once."""
     min_on_kw: Kw = Kw(0.0)
