@@ -175,11 +175,9 @@ def served_seconds(connection: Connection, since: datetime, *, apart_from: str) 
     One order (`apart_from`) is left out: a plan is not to change because it is in force.
     """
     sent = (SetpointState.APPLIED, SetpointState.RELEASED, SetpointState.SUPERSEDED)
+    begins, ends = func.min(setpoints.c.valid_from_us), func.max(setpoints.c.valid_until_us)
     spans = (
-        select(
-            setpoints.c.device_id,
-            (func.max(setpoints.c.valid_until_us) - func.min(setpoints.c.valid_from_us)).label("us"),
-        )
+        select(setpoints.c.device_id, (ends - begins).label("us"))
         .where(
             setpoints.c.state.in_([state.value for state in sent]),
             setpoints.c.valid_until_us > to_us(since), setpoints.c.order_id != apart_from,

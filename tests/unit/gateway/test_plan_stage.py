@@ -24,7 +24,6 @@ from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Setpoint
 from marketplace_core.dispatch.sharing import Fairness
 from marketplace_core.events import OrderAwarded, OrderPlanned
-from marketplace_core.intervals import Interval
 from marketplace_core.ports import Record
 from marketplace_core.procurement.contract import Contract
 from marketplace_core.registry.asset import Asset, MeasurementPoint
