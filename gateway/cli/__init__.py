@@ -16,7 +16,9 @@ import click
 from marketplace_core.errors import ConfigError, FlexwayError
 
 CONFIG_EXIT = 3
-_COMMANDS: Final = ("broker", "check", "client", "demo", "journal", "modbus", "serve")
+_COMMANDS: Final = (
+    "broker", "check", "client", "demo", "journal", "modbus", "programmes", "serve",
+)  # fmt: skip
 """Each is a module of its own, imported when it is called: the service starts without plots."""
 
 

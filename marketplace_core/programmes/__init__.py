@@ -1,0 +1,1 @@
+"""Programmes that exist: what they ask, what they pay, where that is written."""
