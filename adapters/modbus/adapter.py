@@ -1,4 +1,4 @@
-"""SunSpec units behind the DeviceAdapter port."""
+"""Modbus units behind the DeviceAdapter port: SunSpec, and others by a map of their registers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import structlog
 
 from adapters.base import refuse, side_by_side
 from adapters.modbus.choice import Role, control_of
-from adapters.modbus.control import RestartsOn
+from adapters.modbus.control import Control, RestartsOn
 from adapters.modbus.drive import Drive
+from adapters.modbus.errors import PointError
 from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.lines import Line
 from adapters.modbus.link import COMMAND, LineLink, LinkError
@@ -21,6 +22,9 @@ from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, store
 from adapters.modbus.offer import ControlName
 from adapters.modbus.points import read_points
 from adapters.modbus.reads import ReadLimits, ReadPlanError
+from adapters.modbus.registers.control import RegisterControl
+from adapters.modbus.registers.definition import RegisterMap
+from adapters.modbus.registers.unit import RegisterUnit
 from adapters.modbus.silence import Silence
 from adapters.modbus.sunspec import SunSpecError, Value
 from adapters.modbus.unit import SunSpecUnit
@@ -42,6 +46,7 @@ from marketplace_core.verification.reading import Reading
 _POWER_MODELS: dict[Role, tuple[int, ...]] = {
     "battery": INVERTER_MODELS,
     "inverter": INVERTER_MODELS,
+    "charger": (),
     "meter": METER_MODELS,
 }
 _REGISTERS = ("TotWhImp", "TotWhExp")
@@ -49,6 +54,7 @@ _REGISTERS = ("TotWhImp", "TotWhExp")
 _GAP_INTERVALS = 3.0
 """A sample stands for at most this many poll intervals; what is longer is a gap."""
 _METER = "a meter cannot be driven"
+_NO_CONTROL = "its device profile has no control: it is only read"
 _log = structlog.get_logger(__name__)
 
 
@@ -56,6 +62,11 @@ class ModbusEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One unit and how it is driven."""
 
     device_id: str
+    device: RegisterMap | None = None
+    """Its registers where it is not SunSpec; then its own controls are meant by `control_name`."""
+    control_name: str | None = None
+    phases: int = 3
+    """Over how many a control in amperes is spread."""
     host: str = ""
     port: int = 502
     line: Line | None = None
@@ -66,7 +77,8 @@ class ModbusEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     serial: str = ""
     """Checked before the first write on every connection; empty = any."""
     meter_sign: int = 1
-    """-1 where the meter counts import as positive."""
+    """-1 where the meter counts import as positive; of a register map, where it is mounted the
+    other way round."""
     control: ControlName | None = None
     """How it is driven; None = as its role suggests."""
     lease_restarts_on: RestartsOn = "enable"
@@ -88,7 +100,7 @@ class _Bound:
         self, endpoint: ModbusEndpoint, link: LineLink, monotonic: Callable[[], float]
     ) -> None:
         self.endpoint = endpoint
-        self.unit = SunSpecUnit(link, endpoint.unit)
+        self.unit: SunSpecUnit | RegisterUnit
         link.limit(endpoint.unit, endpoint.reads.max_registers)
         self.slow_at: datetime | None = None
         self.stored_kwh: float | None = None
@@ -96,14 +108,31 @@ class _Bound:
         self.newest: dict[str, int] = {}
         self.heard: datetime | None = None
         self.busy = asyncio.Lock()
+        self.control: Control | None
+        self.heartbeat: Heartbeat | None = None
+        self.drive: Drive | None = None
+        if endpoint.device is not None:
+            self.unit, self.control = _mapped(endpoint, endpoint.device, link, monotonic)
+            return
+        self.unit = unit = SunSpecUnit(link, endpoint.unit)
         self.control = control_of(
             endpoint.profile, endpoint.role, endpoint.control, endpoint.lease_restarts_on,
             negative_rates=endpoint.negative_rates,
         )  # fmt: skip
-        self.heartbeat: Heartbeat | None = None
         if endpoint.profile.lease is LeaseKind.HEARTBEAT:
-            self.heartbeat = Heartbeat(self.unit, monotonic=monotonic)
-        self.drive: Drive | None = None
+            self.heartbeat = Heartbeat(unit, monotonic=monotonic)
+
+    @property
+    def undriven(self) -> str:
+        """Why it has no control."""
+        return _METER if self.endpoint.role == "meter" else _NO_CONTROL
+
+    @property
+    def sunspec(self) -> SunSpecUnit:
+        """The unit, where it is one of SunSpec's; SunSpecError where it is not."""
+        if isinstance(self.unit, RegisterUnit):
+            raise SunSpecError(f"{self.endpoint.device_id} is read by its register map")
+        return self.unit
 
     def slow_due(self, at: datetime) -> bool:
         """Whether it is time for what changes slowly."""
@@ -185,7 +214,7 @@ class ModbusAdapter:
         """Return a unit to its own behaviour, unless a newer revision or another order holds it."""
         at, bound = self._clock.now(), self._bound.get(device_id)
         if bound is None or bound.drive is None:
-            reason = "no such device is bound here" if bound is None else _METER
+            reason = "no such device is bound here" if bound is None else bound.undriven
             return Refused(setpoint_id="", device_id=device_id, at=at, reason=reason)
         held = bound.held
         if held is not None and held.order_id != order_id and held.valid_until > at:
@@ -209,7 +238,7 @@ class ModbusAdapter:
         try:
             await bound.unit.inform(bound.control)
             in_force = bound.control.parse(await bound.unit.read(bound.control.model, COMMAND))
-        except (LinkError, SunSpecError) as error:
+        except (LinkError, PointError) as error:
             raise DeviceError(str(error), device_id=device_id, retryable=True) from error
         return ReadBack(
             device_id=device_id,
@@ -229,7 +258,7 @@ class ModbusAdapter:
             return _refused(setpoint, at, "an older revision than the unit has had")
         bound.newest[setpoint.order_id] = setpoint.revision
         if bound.drive is None:
-            return _refused(setpoint, at, _METER)
+            return _refused(setpoint, at, bound.undriven)
         async with bound.busy:
             if bound.held is not None and bound.held.id == setpoint.id:
                 renewed = await bound.drive.renew(setpoint)
@@ -249,7 +278,7 @@ class ModbusAdapter:
             at = self._clock.now()
             try:
                 reading = await self._sample(bound, at, last)
-            except (LinkError, SunSpecError, ReadPlanError) as error:
+            except (LinkError, PointError, ReadPlanError) as error:
                 _log.info("poll_failed", device=bound.endpoint.device_id, error=str(error))
                 if silent.failed(at):
                     sink.noticed(
@@ -272,13 +301,13 @@ class ModbusAdapter:
     async def _sample(self, bound: _Bound, at: datetime, last: datetime | None) -> Reading | None:
         endpoint = bound.endpoint
         slow = bound.slow_due(at)
-        names = ("W", *(_REGISTERS if slow and endpoint.role == "meter" else ()))
-        measured = await self._measured(bound, names)
-        power_kw = _power(endpoint, measured)
-        model = next((model for model in STORED if model in bound.unit.addresses), None)
-        if slow and endpoint.role == "battery" and model is not None:
-            points = await read_points(bound.unit, model, STORED[model], endpoint.reads)
-            bound.stored_kwh = stored_kwh(model, points, endpoint.profile.capacity_kwh)
+        if isinstance(bound.unit, RegisterUnit):
+            capacity_kwh = endpoint.profile.capacity_kwh
+            told = await bound.unit.measure(slow=slow, capacity_kwh=capacity_kwh)
+            power_kw, register_kwh = told.power_kw, told.register_kwh
+            bound.stored_kwh = told.stored_kwh if slow else bound.stored_kwh
+        else:
+            power_kw, register_kwh = await self._sunspec(bound, slow=slow)
         if slow:
             bound.slow_at = at
         longest = _GAP_INTERVALS * endpoint.profile.telemetry_s
@@ -293,20 +322,46 @@ class ModbusAdapter:
             seconds=since,
             power_kw=Kw(power_kw),
             soc_kwh=bound.stored_kwh,
-            register_kwh=_register(endpoint, measured),
+            register_kwh=register_kwh,
         )
+
+    async def _sunspec(self, bound: _Bound, *, slow: bool) -> tuple[float | None, float | None]:
+        """Power and net energy, and with `slow` what a storage holds."""
+        endpoint, unit = bound.endpoint, bound.sunspec
+        names = ("W", *(_REGISTERS if slow and endpoint.role == "meter" else ()))
+        measured = await self._measured(bound, names)
+        model = next((model for model in STORED if model in unit.addresses), None)
+        if slow and endpoint.role == "battery" and model is not None:
+            points = await read_points(unit, model, STORED[model], endpoint.reads)
+            bound.stored_kwh = stored_kwh(model, points, endpoint.profile.capacity_kwh)
+        return _power(endpoint, measured), _register(endpoint, measured)
 
     async def _measured(self, bound: _Bound, names: Sequence[str] = ("W",)) -> Mapping[str, Value]:
         """Points of the model that measures the unit's power."""
-        if not bound.unit.addresses:
-            await bound.unit.discover()
+        unit = bound.sunspec
+        if not unit.addresses:
+            await unit.discover()
         for model in _POWER_MODELS[bound.endpoint.role]:
-            if model in bound.unit.addresses:
-                return await read_points(bound.unit, model, names, bound.endpoint.reads)
+            if model in unit.addresses:
+                return await read_points(unit, model, names, bound.endpoint.reads)
         raise SunSpecError(f"{bound.endpoint.device_id} has no model that measures power")
 
     def _market_seconds(self, wall_s: float | None) -> float | None:
         return None if wall_s is None else wall_s * self._time.speed
+
+
+def _mapped(
+    endpoint: ModbusEndpoint, device: RegisterMap, link: LineLink, monotonic: Callable[[], float]
+) -> tuple[RegisterUnit, Control | None]:
+    """A unit with a register map, and its control where it has one."""
+    chosen = device.control(endpoint.control_name)
+    unit = RegisterUnit(
+        link, endpoint.unit, device, limits=endpoint.reads, monotonic=monotonic, control=chosen,
+        sign=endpoint.meter_sign,
+    )  # fmt: skip
+    if chosen is None:
+        return unit, None
+    return unit, RegisterControl(device, chosen, phases=endpoint.phases)
 
 
 def _power(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:

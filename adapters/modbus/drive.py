@@ -15,10 +15,11 @@ import structlog
 
 from adapters.governor import Denied, Governor
 from adapters.modbus.control import Control, InForce
+from adapters.modbus.driven import DrivenUnit
+from adapters.modbus.errors import PointError
 from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.link import COMMAND, LinkError
-from adapters.modbus.sunspec import SunSpecError
-from adapters.modbus.unit import MaybeWritten, PartlyRefused, PreparedWrite, SunSpecUnit
+from adapters.modbus.unit import MaybeWritten, PartlyRefused, PreparedWrite
 from adapters.write_book import WriteBook
 from marketplace_core.dispatch.setpoint import (
     Applied,
@@ -43,7 +44,7 @@ class Drive:
     """Writes to one unit and says what came of it."""
 
     def __init__(
-        self, device_id: str, unit: SunSpecUnit, control: Control, *, serial: str,
+        self, device_id: str, unit: DrivenUnit, control: Control, *, serial: str,
         book: WriteBook, clock: Clock, time_map: TimeMap, heartbeat: Heartbeat | None = None,
     ) -> None:  # fmt: skip
         """`serial`: checked before the first write on every connection; empty = any."""
@@ -123,13 +124,13 @@ class Drive:
                 # Once more, if that took a new connection.
                 await self._unit.verify(self._serial)
                 await self._unit.inform(self._control)
-                denied = await self._admit(len(prepared.requests), setpoint=bool(setpoint_id))
+                denied = await self._admit(prepared.wear, setpoint=bool(setpoint_id))
                 if denied is not None:
                     return self._denied(setpoint_id, denied)
                 if self._heartbeat is not None and beat_s:
                     await self._heartbeat.hold(beat_s)
                 in_force = await self._send(prepared, matches)
-            except SunSpecError as error:
+            except PointError as error:
                 return self._refused(setpoint_id, str(error))
             except LinkError as error:
                 return self._failed(error, setpoint_id)
@@ -166,16 +167,16 @@ class Drive:
         """Read the control registers after a write; MaybeWritten when they stay unread."""
         try:
             return self._control.parse(await self._unit.read(self._control.model, COMMAND))
-        except (LinkError, SunSpecError) as error:
+        except (LinkError, PointError) as error:
             raise MaybeWritten(f"written, not read back: {error}") from error
 
     async def _take_back(self, in_force: InForce) -> None:
         """Let go of a unit whose timer stands still: nothing else would ever end it."""
         if not in_force.active or in_force.lease_wall_s != 0:
             return
-        with suppress(LinkError, SunSpecError):
+        with suppress(LinkError, PointError):
             prepared = await self._unit.prepare(self._control.model, self._control.stop())
-            await self._admit(len(prepared.requests), setpoint=False)
+            await self._admit(prepared.wear, setpoint=False)
             await self._unit.send(prepared)
 
     async def _look(
@@ -187,7 +188,7 @@ class Drive:
                 await self._unit.verify(self._serial)
                 await self._unit.inform(self._control)
                 in_force = await self._confirm()
-        except SunSpecError as error:
+        except PointError as error:
             return self._refused(setpoint_id, str(error))
         except LinkError as error:
             return Unreachable(

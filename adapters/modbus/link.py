@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pymodbus.client.base import ModbusBaseClient
 from pymodbus.exceptions import ModbusException
@@ -27,9 +27,11 @@ from marketplace_core.errors import FlexwayError
 __all__ = ["COMMAND", "POLL", "LineLink", "LinkError", "ModbusLink", "UnitDown"]
 
 T = TypeVar("T")
+Table = Literal["holding", "input"]
 _MOST_REGISTERS: Final = 120
 """Registers of one read; the protocol allows 125."""
-_READ: Final = 3
+_READ: Final[dict[Table, int]] = {"holding": 3, "input": 4}
+_WRITE_ONE: Final = 6
 _WRITE: Final = 16
 _ACKNOWLEDGE: Final = 5
 """Taken and not done yet: it may still come into force."""
@@ -80,24 +82,28 @@ class LineLink:
         """Read no more registers of a unit in one request; what is longer takes several."""
         self._most[unit] = registers
 
-    async def read(self, unit: int, address: int, count: int, lane: int = POLL) -> list[int]:
-        """Holding registers; raises LinkError."""
+    async def read(
+        self, unit: int, address: int, count: int, lane: int = POLL, *, table: Table = "holding"
+    ) -> list[int]:
+        """Registers; raises LinkError."""
         registers: list[int] = []
         while len(registers) < count:
             part = min(self._most.get(unit, _MOST_REGISTERS), count - len(registers))
             start = address + len(registers)
-            registers += await self._hold(lane, partial(self._read, unit, start, part))
+            registers += await self._hold(lane, partial(self._read, unit, start, part, table))
         return registers
 
     async def write(
-        self, unit: int, address: int, values: Sequence[int], *, connection: int | None = None
-    ) -> None:
+        self, unit: int, address: int, values: Sequence[int], *, connection: int | None = None,
+        single: bool = False,
+    ) -> None:  # fmt: skip
         """Write registers in one request; raises LinkError. UnitDown = nothing was written.
 
         `connection`: the one (by `connections`) on which the unit is known; on another nothing
-        is written.
+        is written. `single`: one register, by the function of old that writes no more.
         """
-        await self._hold(COMMAND, partial(self._write, unit, address, list(values), connection))
+        work = partial(self._write, unit, address, list(values), connection, single=single)
+        await self._hold(COMMAND, work)
 
     def command(self) -> AbstractContextManager[None]:
         """All that belongs to one command: no poll comes between its requests."""
@@ -140,35 +146,46 @@ class LineLink:
         await asyncio.sleep(left)
         return True
 
-    async def _read(self, unit: int, address: int, count: int) -> list[int]:
+    async def _read(self, unit: int, address: int, count: int, table: Table) -> list[int]:
         client = await self._connect(unit)
         if unit in self._outstanding:
             await self._resynchronise(client, unit)
-        return await self._registers(client, unit, address, count)
+        return await self._registers(client, unit, address, count, table)
 
     async def _registers(
-        self, client: ModbusBaseClient, unit: int, address: int, count: int
-    ) -> list[int]:
-        request = client.read_holding_registers(address, count=count, device_id=unit)
+        self, client: ModbusBaseClient, unit: int, address: int, count: int,
+        table: Table = "holding",
+    ) -> list[int]:  # fmt: skip
+        read = client.read_holding_registers
+        if table == "input":
+            read = client.read_input_registers
+        request = read(address, count=count, device_id=unit)
         answer = await self._ask(unit, request, (address, count))
         registers = list(getattr(answer, "registers", ()))
-        if answer.function_code != _READ or len(registers) != count:
+        if answer.function_code != _READ[table] or len(registers) != count:
             words = f"{len(registers)} registers came instead of {count}"
             raise self._astray(unit, words, (address, count))
         return registers
 
     async def _write(
-        self, unit: int, address: int, values: list[int], connection: int | None
-    ) -> None:
+        self, unit: int, address: int, values: list[int], connection: int | None,
+        *, single: bool,
+    ) -> None:  # fmt: skip
         client = await self._connect(unit)
         if connection not in {None, self.connections}:
             raise UnitDown(f"{self.line.name} was connected anew: who is there was not checked")
         if unit in self._outstanding:
             await self._resynchronise(client, unit)
-        request = client.write_registers(address, values, device_id=unit)
+        if single:
+            (value,) = values
+            request, wanted = client.write_register(address, value, device_id=unit), values
+        else:
+            request = client.write_registers(address, values, device_id=unit)
+            wanted = [len(values)]
         answer = await self._ask(unit, request, (address, 0))
-        told = (answer.function_code, getattr(answer, "address", -1), getattr(answer, "count", -1))
-        if told != (_WRITE, address, len(values)):
+        echoed = getattr(answer, "registers", []) if single else [getattr(answer, "count", -1)]
+        told = (answer.function_code, getattr(answer, "address", -1), list(echoed))
+        if told != (_WRITE_ONE if single else _WRITE, address, wanted):
             raise self._astray(unit, "the answer is one to another request", (address, 0))
 
     async def _resynchronise(self, client: ModbusBaseClient, unit: int) -> None:

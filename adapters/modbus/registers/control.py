@@ -1,0 +1,192 @@
+"""How a device is driven by its register map: what is written, in which order, how it reads back.
+
+A write is timer, value, direction, enable. A refresh touches only what restarts the lease. A
+power is rounded towards zero to what the value's register holds: never more than was asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from adapters.modbus.control import InForce, whole_seconds
+from adapters.modbus.registers.codec import Value, step
+from adapters.modbus.registers.definition import Enable, MapControl, RegisterError, RegisterMap
+
+OF_A_MAP: Final = 0
+"""Stands for a model's number where there are no models."""
+_ROUNDING: Final = 1e-6
+_KW: Final = {"W": 1000.0, "kW": 1.0}
+"""Units of power per kilowatt."""
+
+
+class RegisterControl:
+    """One control of a register map; satisfies the Control protocol."""
+
+    model = OF_A_MAP
+    reference: tuple[int, ...] = (OF_A_MAP,)
+
+    def __init__(self, device: RegisterMap, control: MapControl, *, phases: int) -> None:
+        """`phases`: of a value in amperes, how many carry the power."""
+        self.control = control
+        self._value = device.points[control.value.point]
+        self._full_per_kw = 0.0
+        if control.value.full is not None:
+            self._full_per_kw = _KW[device.points[control.value.full].unit]
+        self._phases = phases
+        self._full_kw: float | None = None
+        self._copies: dict[str, float] = {}
+        self._asked_kw: float | None = None
+
+    def learn(self, models: Mapping[int, Mapping[str, Value]]) -> None:
+        """What 100 % is, and what a release returns to."""
+        self._take_in(models.get(OF_A_MAP, {}))
+
+    def start(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
+        """Points to write, in order. RegisterError where the device cannot hold the power."""
+        control, number = self.control, self._number(power_kw)
+        writes: dict[str, float] = {}
+        if control.lease.point is not None:
+            writes[control.lease.point] = min(
+                whole_seconds(lease_wall_s), control.lease.longest_s
+            )  # fmt: skip
+        # A device whose smallest number is not 0 is stopped by its mode, and keeps the number.
+        if number or not control.value.least:
+            writes[control.value.point] = abs(number) if control.value.magnitude else number
+        direction, enable = control.direction, control.enable
+        if direction is not None:
+            way = direction.injects if power_kw > 0 else direction.consumes
+            writes[direction.point] = way if number else direction.idle
+        if enable is not None:
+            idle = number == 0 and enable.idle is not None
+            writes[enable.point] = _idle(enable) if idle else enable.active
+        self._asked_kw = power_kw
+        return writes
+
+    def refresh(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
+        """What restarts the lease; nothing where nothing does."""
+        started, name = self.start(power_kw, lease_wall_s), self.control.restarts
+        if name is None:
+            return {}
+        if name not in started:  # it stands still: its mode is what was written last
+            name = list(started)[-1]
+        return {name: started[name]}
+
+    def stop(self) -> dict[str, float]:
+        """Back to the device's own behaviour."""
+        self._asked_kw = None
+        writes = {write.point: self._released(write.value, write.copy_of)
+                  for write in self.control.release}  # fmt: skip
+        enable = self.control.enable
+        if enable is not None:
+            writes[enable.point] = enable.released
+        return writes
+
+    def parse(self, points: Mapping[str, Value]) -> InForce:
+        """What the device's registers say."""
+        self._take_in(points)
+        power, remaining = self._power(points), self.control.lease.remaining
+        left = points.get(remaining) if remaining is not None else None
+        return InForce(
+            active=self._active(points, power),
+            power_kw=power,
+            lease_wall_s=float(left) if isinstance(left, int | float) else None,
+            step_kw=self._step_kw(),
+        )
+
+    def _take_in(self, points: Mapping[str, Value]) -> None:
+        full = points.get(self.control.value.full or "")
+        if isinstance(full, int | float) and full > 0:
+            self._full_kw = full / self._full_per_kw
+        for write in self.control.release:
+            value = points.get(write.copy_of or "")
+            if write.copy_of is not None and isinstance(value, int | float):
+                self._copies[write.copy_of] = value
+
+    def _per_kw(self) -> float | None:
+        """Of the value's unit; None while it is not known what 100 % is."""
+        unit, value = self._value.unit, self.control.value
+        if unit == "A":
+            return 1000.0 / (value.volts * self._phases)
+        if unit == "%":
+            return 100.0 / self._full_kw if self._full_kw is not None else None
+        return _KW[unit]
+
+    def _step_kw(self) -> float:
+        per_kw = self._per_kw()
+        return step(self._value) / per_kw if per_kw else 0.0
+
+    def _number(self, power_kw: float) -> float:
+        """What the value's point is told, with its sign, towards zero."""
+        value, per_kw = self.control.value, self._per_kw()
+        if per_kw is None:
+            raise RegisterError(f"{value.full} does not say what 100 % is")
+        number, size = value.sign * power_kw * per_kw, step(self._value)
+        if size:
+            number = math.copysign(math.floor(abs(number) / size + _ROUNDING) * size, number)
+        if number < 0 and value.magnitude and self.control.direction is None:
+            way = "consume" if value.sign > 0 else "inject"
+            raise RegisterError(f"{power_kw:g} kW: this control cannot {way}")
+        if 0 < abs(number) < value.least - _ROUNDING:
+            raise RegisterError(
+                f"{power_kw:g} kW is {abs(number):g} {self._value.unit}, and {value.least:g} is "
+                "the least besides 0: make min_on_kw of the profile that power"
+            )
+        if value.most is not None and abs(number) > value.most + _ROUNDING:
+            raise RegisterError(
+                f"{power_kw:g} kW is {abs(number):g} {self._value.unit}, and {value.most:g} is the "
+                "most: make the profile's min_kw and max_kw what the device has"
+            )
+        return number or 0.0
+
+    def _power(self, points: Mapping[str, Value]) -> float | None:
+        enable, direction, value = self.control.enable, self.control.direction, self.control.value
+        if (
+            enable is not None
+            and enable.idle is not None
+            and points.get(enable.point) == enable.idle
+        ):
+            return 0.0
+        number, per_kw = points.get(value.point), self._per_kw()
+        if not isinstance(number, int | float) or not per_kw:
+            return None
+        if direction is None:
+            return value.sign * number / per_kw or 0.0
+        ways: dict[Value, float] = {
+            direction.idle: 0.0, direction.injects: 1.0, direction.consumes: -1.0,
+        }  # fmt: skip
+        way = ways.get(points.get(direction.point))
+        return None if way is None else way * abs(number) / per_kw or 0.0
+
+    def _active(self, points: Mapping[str, Value], power_kw: float | None) -> bool:
+        """Whether it holds what it was told.
+
+        Where its mode says so, that counts. Else it does unless all is as a release leaves it;
+        and if that is just what was asked for, it does as well.
+        """
+        enable = self.control.enable
+        if enable is not None and enable.released not in {enable.active, enable.idle}:
+            return points.get(enable.point) in {enable.active, enable.idle}
+        released = enable is None or points.get(enable.point) == enable.released
+        for write in self.control.release:
+            try:
+                target = self._released(write.value, write.copy_of)
+            except RegisterError:
+                continue
+            released = released and points.get(write.point) == target
+        near = self._asked_kw is not None and power_kw is not None and (
+            abs(power_kw - self._asked_kw) <= self._step_kw() + _ROUNDING
+        )  # fmt: skip
+        return not released or near
+
+    def _released(self, value: float | None, copy_of: str | None) -> float:
+        if value is not None:
+            return value
+        if copy_of not in self._copies:
+            raise RegisterError(f"{copy_of} does not say what a release returns to")
+        return self._copies[copy_of]
+
+
+def _idle(enable: Enable) -> int:
+    return enable.active if enable.idle is None else enable.idle
