@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from adapters.modbus.wire import BASES, END_MODEL, MARKER, encode, load_model
 
 _READ: Final = 3
+_READ_INPUT: Final = 4
 _WRITE_ONE: Final = 6
 _WRITE_MANY: Final = 16
 _ILLEGAL_FUNCTION: Final = 1
@@ -79,6 +80,10 @@ class Unit:
         self.refresh()
         self._note("read", address, count)
         return self._registers[start : start + count]
+
+    def read_input(self, _address: int, _count: int) -> list[int] | None:
+        """Input registers: SunSpec has none."""
+        return None
 
     def write(self, address: int, values: Sequence[int]) -> bool:
         """Store registers and act on them; False when there are none at the address."""
@@ -318,7 +323,7 @@ class ModbusServer:
         faults = unit.faults
         if faults.late_s:
             await asyncio.sleep(faults.late_s)
-        if faults.drop_writes and function != _READ:
+        if faults.drop_writes and function not in {_READ, _READ_INPUT}:
             return
         if faults.garbage:
             writer.write(b"\xde\xad\xbe\xef" * 4)
@@ -331,8 +336,9 @@ class ModbusServer:
 def respond(unit: Unit, function: int, body: bytes) -> bytes:
     """A unit's answer to a request, as a PDU: function code and data, whatever frames it."""
     address = int.from_bytes(body[:2], "big")
-    if function == _READ:
-        registers = unit.read(address, int.from_bytes(body[2:4], "big"))
+    if function in {_READ, _READ_INPUT}:
+        read = unit.read if function == _READ else unit.read_input
+        registers = read(address, int.from_bytes(body[2:4], "big"))
         if registers is None:
             return bytes([function | 0x80, _ILLEGAL_ADDRESS])
         data = struct.pack(f">{len(registers)}H", *registers)

@@ -6,18 +6,26 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from adapters.modbus.errors import PointError
 from adapters.modbus.link import LinkError, ModbusLink, UnitDown
-from adapters.modbus.sunspec import NoMarkerError, SunSpecError
+from adapters.modbus.sunspec import NoMarkerError
 from adapters.modbus.survey import Report, merge, present, survey
 from adapters.modbus.unit import SunSpecUnit
 from gateway.cli import modbus_arguments as given
 from gateway.cli.modbus_arguments import DETAIL_S
+from gateway.cli.modbus_profiles import profiles
+from gateway.cli.modbus_profiles_read import (
+    MappedPoints,
+    mapped_document,
+    mapped_table,
+    mapped_unit,
+)
 from gateway.cli.modbus_tables import (
     ModelPoints,
     compared,
@@ -48,12 +56,17 @@ Examples:
   flexway modbus scan 192.168.1.40:1502 --units 1-10,126 --json
   flexway modbus read 192.168.1.40 --unit 1 --model 103 --model 123
   flexway modbus watch 192.168.1.40 --unit 1 --model 704 --every 2
+  flexway modbus profiles
+  flexway modbus read 192.168.1.41 --unit 1 --profile sungrow-sh
 """
 
 
 @click.group(epilog=_EXAMPLES)
 def modbus() -> None:
-    """Find SunSpec units behind a Modbus TCP address and read them; never writes."""
+    """Find units behind a Modbus TCP address and read them; never writes."""
+
+
+modbus.add_command(profiles)
 
 
 @modbus.command(epilog=_EXAMPLES)
@@ -87,13 +100,19 @@ def scan(
 @given.address
 @given.unit
 @given.models
+@given.device_profile
 @given.patience
 @given.as_json
 def read(
-    address: tuple[str, int], unit: int, wanted: tuple[int, ...], timeout_s: float, *,
-    as_json: bool,
+    address: tuple[str, int], unit: int, wanted: tuple[int, ...], device_profile: str,
+    timeout_s: float, *, as_json: bool,
 ) -> None:  # fmt: skip
     """Print a unit's points with their units, scale factors applied."""
+    if device_profile:
+        found = _run(address, _mapped(address, unit, timeout_s, wanted, device_profile), timeout_s)
+        document = mapped_document(address, unit, found)
+        click.echo(json.dumps(document) if as_json else mapped_table(found))
+        return
 
     async def work(asked: SunSpecUnit) -> list[ModelPoints]:
         return await read_models(asked, wanted)
@@ -109,18 +128,28 @@ def read(
 @given.address
 @given.unit
 @given.models
+@given.device_profile
 @given.patience
 @given.every
 @given.times
 def watch(
-    address: tuple[str, int], unit: int, wanted: tuple[int, ...], timeout_s: float, *,
-    every_s: float, times: int | None,
+    address: tuple[str, int], unit: int, wanted: tuple[int, ...], device_profile: str,
+    timeout_s: float, *, every_s: float, times: int | None,
 ) -> None:  # fmt: skip
     """Read a unit again and again; what changed is marked with a star."""
 
     async def work(asked: SunSpecUnit) -> None:
-        await _watch(asked, wanted, every_s, times)
+        async def once() -> list[ModelPoints]:
+            return await read_models(asked, wanted)
 
+        await _watch(once, compared, points_table, every_s, times)
+
+    if device_profile:
+        mapped = _watch_mapped(
+            address, unit, timeout_s, wanted, device_profile, every_s=every_s, times=times
+        )
+        _run(address, mapped, timeout_s)
+        return
     _run(address, _with_unit(address, unit, timeout_s, work), timeout_s)
 
 
@@ -165,11 +194,12 @@ async def _answers(link: ModbusLink, unit: int, *, reached: bool) -> bool:
 
 
 async def _watch(
-    unit: SunSpecUnit, wanted: Sequence[int], every_s: float, times: int | None
-) -> None:
+    read_once: Callable[[], Awaitable[T]], differ: Callable[[T, T], set[Any]],
+    table: Callable[[T, Collection[Any]], str], every_s: float, times: int | None,
+) -> None:  # fmt: skip
     loop = asyncio.get_running_loop()
-    before = await read_models(unit, wanted)
-    click.echo(points_table(before))
+    before = await read_once()
+    click.echo(table(before, ()))
     done, due = 1, loop.time()
     while times is None or done < times:
         due = max(due + every_s, loop.time())
@@ -177,15 +207,37 @@ async def _watch(
         done += 1
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
         try:
-            now = await read_models(unit, wanted)
-        except (LinkError, SunSpecError) as error:
+            now = await read_once()
+        except (LinkError, PointError) as error:
             click.echo(f"\n{stamp}  no reading: {error}")
             continue
-        changed = compared(before, now)
+        changed = differ(before, now)
         if sys.stdout.isatty():
             click.clear()
-        click.echo(f"\n{stamp}  {len(changed)} changed\n{points_table(now, changed)}")
+        click.echo(f"\n{stamp}  {len(changed)} changed\n{table(now, changed)}")
         before = now
+
+
+async def _mapped(
+    address: tuple[str, int], unit: int, timeout_s: float, wanted: Sequence[int], profile: str
+) -> MappedPoints:
+    link = _link(address, timeout_s)
+    try:
+        return await mapped_unit(link, unit, profile, wanted).read()
+    finally:
+        link.close()
+
+
+async def _watch_mapped(
+    address: tuple[str, int], unit: int, timeout_s: float, wanted: Sequence[int], profile: str,
+    *, every_s: float, times: int | None,
+) -> None:  # fmt: skip
+    link = _link(address, timeout_s)
+    try:
+        asked = mapped_unit(link, unit, profile, wanted)
+        await _watch(asked.read, MappedPoints.changed, mapped_table, every_s, times)
+    finally:
+        link.close()
 
 
 async def _with_unit(
@@ -216,11 +268,11 @@ def _run(address: tuple[str, int], work: Awaitable[T], timeout_s: float = 0.0) -
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
     try:
         return asyncio.run(whole())
-    except (LinkError, SunSpecError) as error:
+    except (LinkError, PointError) as error:
         raise click.ClickException(_words(address, error, timeout_s)) from error
 
 
-def _words(address: tuple[str, int], error: LinkError | SunSpecError, timeout_s: float) -> str:
+def _words(address: tuple[str, int], error: LinkError | PointError, timeout_s: float) -> str:
     """What went wrong, and what to do about it."""
     if isinstance(error, UnitDown):
         return (
@@ -229,7 +281,7 @@ def _words(address: tuple[str, int], error: LinkError | SunSpecError, timeout_s:
         )
     if isinstance(error, NoMarkerError):
         return f"{error}: it is no SunSpec device, or SunSpec is switched off in its settings"
-    if isinstance(error, SunSpecError):
+    if isinstance(error, PointError):
         return str(error)
     if error.exception_code is not None:
         return f"{error}: {_REFUSALS.get(error.exception_code, 'for a reason of its own')}"

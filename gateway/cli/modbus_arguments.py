@@ -60,7 +60,7 @@ units = click.option(
     help="Which numbers to ask, as 1-10,126.",
 )  # fmt: skip
 unit = click.option(
-    "--unit", required=True, type=click.IntRange(0, len(_UNITS) - 1),
+    "--unit", required=True, type=click.IntRange(0, 255),
     help="Unit number; `flexway modbus scan` finds it.",
 )  # fmt: skip
 models = click.option(
@@ -76,6 +76,10 @@ absence = click.option(
     help="Seconds after which a unit number counts as free. Half a second is enough for a unit "
     "behind a serial gateway; 247 free numbers then cost two minutes. A device on the network "
     "itself answers within 0.1.",
+)  # fmt: skip
+device_profile = click.option(
+    "--profile", "device_profile", default="", metavar="NAME",
+    help="Of a device that is not SunSpec: a profile of `flexway modbus profiles`, or a file.",
 )  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document for programs.")
 every = click.option(

@@ -1,6 +1,6 @@
 """How a device is driven by its register map: what is written, in which order, how it reads back.
 
-A write is timer, value, direction, enable. A refresh touches only what restarts the lease. A
+A write is timer, value and direction, enable. A refresh touches only what restarts the lease. A
 power is rounded towards zero to what the value's register holds: never more than was asked.
 """
 
@@ -38,31 +38,52 @@ class RegisterControl:
         self._full_kw: float | None = None
         self._copies: dict[str, float] = {}
         self._asked_kw: float | None = None
+        self._shown: float | None = None
+        """What the value's point said last."""
 
     def learn(self, models: Mapping[int, Mapping[str, Value]]) -> None:
         """What 100 % is, and what a release returns to."""
         self._take_in(models.get(OF_A_MAP, {}))
 
     def start(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
-        """Points to write, in order. RegisterError where the device cannot hold the power."""
+        """Points to write, in order.
+
+        RegisterError where the device cannot hold the power, or does not say now what a release
+        would return it to.
+        """
         control, number = self.control, self._number(power_kw)
+        for write in control.release:
+            self._released(write.value, write.copy_of)
         writes: dict[str, float] = {}
         if control.lease.point is not None:
             writes[control.lease.point] = min(
                 whole_seconds(lease_wall_s), control.lease.longest_s
             )  # fmt: skip
-        # A device whose smallest number is not 0 is stopped by its mode, and keeps the number.
-        if number or not control.value.least:
-            writes[control.value.point] = abs(number) if control.value.magnitude else number
-        direction, enable = control.direction, control.enable
-        if direction is not None:
-            way = direction.injects if power_kw > 0 else direction.consumes
-            writes[direction.point] = way if number else direction.idle
+        writes |= self._value_and_direction(power_kw, number)
+        enable = control.enable
         if enable is not None:
             idle = number == 0 and enable.idle is not None
             writes[enable.point] = _idle(enable) if idle else enable.active
         self._asked_kw = power_kw
         return writes
+
+    def _value_and_direction(self, power_kw: float, number: float) -> dict[str, float]:
+        """The value, then its direction.
+
+        Where the number grows the direction goes first: between the two writes the device is
+        then never at more than it was told before or is told now.
+        """
+        value, direction = self.control.value, self.control.direction
+        writes: dict[str, float] = {}
+        # A device whose smallest number is not 0 is stopped by its mode, and keeps the number.
+        if number or not value.least:
+            writes[value.point] = abs(number) if value.magnitude else number
+        if direction is None:
+            return writes
+        way = direction.injects if power_kw > 0 else direction.consumes
+        way = way if number else direction.idle
+        grows = self._shown is not None and abs(number) > abs(self._shown)
+        return {direction.point: way, **writes} if grows else {**writes, direction.point: way}
 
     def refresh(self, power_kw: float, lease_wall_s: float) -> dict[str, float]:
         """What restarts the lease; nothing where nothing does."""
@@ -96,6 +117,8 @@ class RegisterControl:
         )
 
     def _take_in(self, points: Mapping[str, Value]) -> None:
+        shown = points.get(self.control.value.point)
+        self._shown = shown if isinstance(shown, int | float) else None
         full = points.get(self.control.value.full or "")
         if isinstance(full, int | float) and full > 0:
             self._full_kw = full / self._full_per_kw
