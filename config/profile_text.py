@@ -7,14 +7,17 @@ last one without a word.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final, NamedTuple
 
 import yaml
 
 from config.findings import Finding, Location
 
-_LONGEST: Final = 512 * 1024
+_LONGEST: Final = 256 * 1024
 """Characters of a profile."""
+_DEEPEST: Final = 64
+"""Brackets that are open at once; the parser's time grows with the square of their number."""
 
 
 class Parsed(NamedTuple):
@@ -28,10 +31,10 @@ class Parsed(NamedTuple):
 
 def parse(text: str) -> Parsed:
     """Read a profile's text; what is wrong with it as YAML stands in the findings."""
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or _depth(text) > _DEEPEST:
         found = Finding(
-            location=("",), message=f"{len(text)} characters are no device profile",
-            remedy=f"{_LONGEST} are the most",
+            location=("",), message="this is too long, or nested too deeply, for a device profile",
+            remedy=f"it has at most {_LONGEST} characters and {_DEEPEST} brackets within another",
         )  # fmt: skip
         return Parsed(None, {}, [found])
     try:
@@ -47,6 +50,12 @@ def parse(text: str) -> Parsed:
         remedy="a key and its value are `key: value`, and what belongs together is indented alike",
     )  # fmt: skip
     return Parsed(None, lines, [found])
+
+
+def _depth(text: str) -> int:
+    """Brackets that are open at once at most; those in quotes are counted as well."""
+    steps = (1 if char in "[{" else -1 for char in text if char in "[]{}")
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _compose(text: str) -> Parsed:

@@ -1,0 +1,378 @@
+"""Devices that are not SunSpec: what is read, what is written, and what is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapters.modbus.adapter import ModbusAdapter, ModbusEndpoint
+from adapters.modbus.link import ModbusLink
+from adapters.modbus.reads import ReadLimits, Span
+from adapters.modbus.registers.codec import decode, encode, meaning
+from adapters.modbus.registers.control import OF_A_MAP, RegisterControl
+from adapters.modbus.registers.definition import DevicePoint, RegisterError, RegisterMap
+from adapters.modbus.registers.unit import RegisterUnit
+from config.profiles import check_profile
+from firmware_sim.servers.modbus import Faults, ModbusServer
+from gateway.bindings import register_map
+from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
+from marketplace_core.dispatch.setpoint import Applied, Refused, Unreachable
+from marketplace_core.units import Kw
+from tests.harness.clocks import IdentityTime, WallClock
+from tests.harness.modbus import setpoint
+from tests.harness.registers import (
+    HEARTBEAT,
+    READS,
+    SERIAL,
+    HybridInverter,
+    shipped_map,
+)
+
+CHARGER = """\
+title: A charger
+manufacturer: Somebody
+models: [C1]
+role: charger
+verified: false
+documents: {manual: {title: Manual, revision: "1", where: here, origin: manufacturer}}
+write_function: 6
+max_registers: 2
+flash_wear: {writes_per_day: 3, why: page 1}
+points:
+  power: {address: 100, table: input, type: uint32, unit: W, cite: p. 1}
+  energy: {address: 102, table: input, type: uint32, unit: Wh, cite: p. 1}
+  limit: {address: 5, type: uint16, scale: 0.1, unit: A, access: read_write, kept_in: ram,
+    cite: p. 1}
+  own_limit: {address: 6, type: uint16, scale: 0.1, unit: A, cite: p. 1}
+  mode: {address: 9, type: enum16, access: read_write, kept_in: flash, cite: p. 1}
+measurements:
+  power: {points: [power], meter_sign: -1}
+  energy_import: energy
+controls:
+  current:
+    kind: limit
+    cite: p. 1
+    value: {point: limit, sign: -1, magnitude: true, volts: 230, least: 6, most: 32}
+    enable: {point: mode, active: 0, idle: 1, released: 0}
+    lease: {kind: fixed, longest_s: 60}
+    lease_restarts_on: value
+    fallback: own_behaviour
+    release: [{point: limit, copy_of: own_limit}]
+"""
+
+
+class Charger:
+    """Takes function 6 only, and two registers a read at most."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.holding = {5: 320, 6: 320, 9: 0}
+        self.input = {100: 0, 101: 7400, 102: 0, 103: 38101}
+        self.written: list[tuple[int, int]] = []
+        self.reads: list[tuple[int, int]] = []
+
+    def read(self, address: int, count: int) -> list[int] | None:
+        return self._read(self.holding, address, count)
+
+    def read_input(self, address: int, count: int) -> list[int] | None:
+        return self._read(self.input, address, count)
+
+    def _read(self, table: dict[int, int], address: int, count: int) -> list[int] | None:
+        self.reads.append((address, count))
+        places = range(address, address + count)
+        return [table[at] for at in places] if count <= 2 and set(places) <= table.keys() else None
+
+    def write(self, address: int, values: tuple[int, ...]) -> bool:
+        if len(values) != 1 or address not in self.holding:
+            return False
+        self.written.append((address, values[0]))
+        self.holding[address] = values[0]
+        return True
+
+
+def charger_map() -> RegisterMap:
+    return register_map(check_profile("c", "c.yaml", CHARGER).required())
+
+
+@asynccontextmanager
+async def driven(
+    device: RegisterMap, unit: Any, *, limits: ReadLimits = READS, number: int = 1,
+    serial: str = "", **fields: Any,
+) -> AsyncIterator[ModbusAdapter]:  # fmt: skip
+    kept = {"min_kw": Kw(-22.0), "max_kw": Kw(22.0), "lease": LeaseKind.REVERT_TIMER,
+            "lease_s": 60.0, **fields}  # fmt: skip
+    async with ModbusServer({number: unit}) as server:
+        endpoint = ModbusEndpoint(
+            device_id="bat-1", host="127.0.0.1", port=server.port, unit=number, role=device.role,
+            device=device, reads=limits, serial=serial, phases=3,
+            profile=DeviceProfile(device_id="bat-1", protocol="modbus", **kept),
+        )  # fmt: skip
+        adapter = ModbusAdapter(
+            [endpoint], clock=WallClock(), time_map=IdentityTime(), timeout_s=0.3
+        )
+        yield adapter
+        adapter.close()
+
+
+async def issue(adapter: ModbusAdapter, power_kw: float, number: int = 1) -> Any:
+    one = setpoint(power_kw, id=f"spt_{number}", order_id=f"ord_{number}")
+    (outcome,) = [found async for batch in adapter.issue([one]) for found in batch]
+    return outcome
+
+
+async def test_a_charger_is_limited_in_amperes_by_function_6_and_given_back_its_own() -> None:
+    charger = Charger()
+    limits = ReadLimits(max_registers=2, max_gap=0)
+    control = {"control": ControlKind.LIMIT}
+    async with driven(charger_map(), charger, limits=limits, number=255, **control) as adapter:
+        applied = await issue(adapter, -7.0)
+        assert isinstance(applied, Applied), applied
+        assert applied.read_back_kw == pytest.approx(-6.969)  # 10.1 A: never more than 7 kW
+        assert charger.written == [(5, 101)]  # the mode holds its number: flash is left alone
+        stopped = await issue(adapter, 0.0, 2)
+        assert isinstance(stopped, Applied), stopped
+        assert stopped.read_back_kw == 0.0
+        assert charger.written[1:] == [(9, 1)]
+        released = await adapter.release("bat-1", order_id="ord_2", revision=0)
+        assert isinstance(released, Applied), released
+        assert charger.written[2:] == [(5, 320), (9, 0)]
+        assert not (await adapter.read_back("bat-1")).active
+    assert max(count for _, count in charger.reads) == 2
+
+
+@pytest.mark.parametrize(
+    ("power_kw", "words"),
+    [(-3.0, "6 is the least"), (-22.1, "is outside"), (5.0, "cannot inject")],
+)
+async def test_what_a_charger_cannot_hold_is_refused_and_not_written(
+    power_kw: float, words: str
+) -> None:
+    charger = Charger()
+    async with driven(charger_map(), charger, limits=ReadLimits(max_registers=2)) as adapter:
+        refused = await issue(adapter, power_kw)
+        assert isinstance(refused, Refused), refused
+        assert words in refused.reason
+    assert charger.written == []
+
+
+async def test_only_what_wears_counts_against_the_budget() -> None:
+    charger = Charger()
+    limits = ReadLimits(max_registers=2)
+    async with driven(charger_map(), charger, limits=limits, writes_per_day=3) as adapter:
+        for number, power_kw in enumerate((-7.0, -8.0, -9.0, -10.0), start=1):  # RAM only
+            assert isinstance(await issue(adapter, power_kw, number), Applied)
+        for number, power_kw in enumerate((0.0, -7.0, 0.0), start=5):  # the mode, each time
+            assert isinstance(await issue(adapter, power_kw, number), Applied)
+        refused = await issue(adapter, -7.0, 8)
+        assert isinstance(refused, Refused)
+        assert refused.rule == "writes_per_day"
+        released = await adapter.release("bat-1", order_id="ord_8", revision=0)
+        assert isinstance(released, Applied)
+
+
+async def test_a_device_that_does_not_say_what_it_returns_to_is_not_driven() -> None:
+    charger = Charger()
+    points = charger_map().points
+    lost = msgspec.structs.replace(points["own_limit"], missing=(320,))
+    device = msgspec.structs.replace(charger_map(), points={**points, "own_limit": lost})
+    async with driven(device, charger, limits=ReadLimits(max_registers=2)) as adapter:
+        refused = await issue(adapter, -7.0)
+        assert isinstance(refused, Refused)
+        assert "own_limit does not say" in refused.reason
+    assert charger.written == []
+
+
+async def test_power_and_energy_of_a_device_that_only_consumes() -> None:
+    async with driven(charger_map(), Charger(), limits=ReadLimits(max_registers=2)) as adapter:
+        unit = adapter._bound["bat-1"].unit
+        assert isinstance(unit, RegisterUnit)
+        told = await unit.measure(slow=True, capacity_kwh=None)
+        assert (told.power_kw, told.register_kwh, told.stored_kwh) == (-7.4, -38.101, None)
+        assert (await unit.measure(slow=False, capacity_kwh=None)).register_kwh is None
+
+
+async def test_stored_energy_is_the_settings_capacity_before_the_devices_own() -> None:
+    inverter = HybridInverter("bat-1")
+    inverter.publish(power_kw=-1.5)
+    async with driven(shipped_map("sungrow-sh"), inverter) as adapter:
+        unit = adapter._bound["bat-1"].unit
+        own = await unit.measure(slow=True, capacity_kwh=None)
+        assert (own.power_kw, own.stored_kwh) == (-1.5, pytest.approx(0.473 * 9.6))
+        told = await unit.measure(slow=True, capacity_kwh=5.0)
+        assert told.stored_kwh == pytest.approx(0.473 * 5.0)
+
+
+@pytest.mark.parametrize(
+    ("serial", "code", "words"),
+    [(SERIAL, 0xD03, "this is no Sungrow SH"), ("A99", 0xE03, "instead of 'A99'")],
+)
+async def test_another_device_at_the_address_is_never_written(
+    serial: str, code: int, words: str
+) -> None:
+    log: list[Any] = []
+    inverter = HybridInverter("bat-1", log=log.append)
+    inverter.input[4999] = code
+    async with driven(shipped_map("sungrow-sh"), inverter, serial=serial) as adapter:
+        refused = await issue(adapter, 2.0)
+        assert isinstance(refused, Refused)
+        assert words in refused.reason
+    assert log == []
+
+
+async def test_a_serial_that_the_device_does_not_show_is_refused() -> None:
+    charger = Charger()
+    limits = ReadLimits(max_registers=2)
+    async with driven(charger_map(), charger, limits=limits, serial="X") as adapter:
+        assert "shows no serial number" in (await issue(adapter, -7.0)).reason
+
+
+async def test_renewing_writes_the_timer_and_nothing_else() -> None:
+    log: list[Any] = []
+    inverter = HybridInverter("bat-1", log=log.append)
+    async with driven(shipped_map("sungrow-sh"), inverter, serial=SERIAL) as adapter:
+        assert isinstance(await issue(adapter, 2.0), Applied)
+        log.clear()
+        assert isinstance(await issue(adapter, 2.0), Applied)
+    written = [entry["address"] for entry in log if entry.get("received") == "write"]
+    assert written == [HEARTBEAT]
+
+
+async def test_when_the_heartbeat_stays_away_the_device_is_its_own_again() -> None:
+    now = [1000.0]
+    inverter = HybridInverter("bat-1", monotonic=lambda: now[0])
+    async with driven(shipped_map("sungrow-sh"), inverter, serial=SERIAL) as adapter:
+        assert isinstance(await issue(adapter, 2.0), Applied)
+        assert inverter.commanded_kw() == 2.0
+        now[0] += 61.0
+        assert inverter.commanded_kw() is None
+        assert not (await adapter.read_back("bat-1")).active
+
+
+@pytest.mark.parametrize(
+    ("before_kw", "then_kw"), [(-2.0, 5.0), (5.0, -2.0), (2.0, 5.0), (-5.0, 0.0), (0.0, 3.0)]
+)
+async def test_between_two_writes_it_is_never_at_more_than_before_or_after(
+    before_kw: float, then_kw: float
+) -> None:
+    log: list[Any] = []
+    inverter = HybridInverter("bat-1", log=log.append)
+    async with driven(shipped_map("sungrow-sh"), inverter, serial=SERIAL) as adapter:
+        assert isinstance(await issue(adapter, before_kw, 1), Applied)
+        log.clear()
+        assert isinstance(await issue(adapter, then_kw, 2), Applied)
+        assert inverter.commanded_kw() == then_kw
+    on_the_way = [entry["power_kw"] for entry in log if entry.get("effect") == "set"]
+    low, high = min(before_kw, then_kw, 0.0), max(before_kw, then_kw, 0.0)
+    assert all(low <= power <= high for power in on_the_way), on_the_way
+
+
+async def test_a_device_that_is_only_read_says_why_it_is_not_driven() -> None:
+    charger = Charger()
+    async with driven(shipped_map("keba-p30"), charger, limits=ReadLimits(max_registers=2)) as one:
+        refused = await issue(one, -7.0)
+        assert "no control" in refused.reason
+        assert "no control" in (await one.release("bat-1", order_id="o", revision=0)).reason
+    with pytest.raises(RegisterError, match="no control 'x'; it has external_ems"):
+        shipped_map("sungrow-sh").control("x")
+
+
+async def test_requests_keep_the_devices_pause() -> None:
+    charger = Charger()
+    device = msgspec.structs.replace(charger_map(), pause_s=0.05)
+    async with ModbusServer({1: charger}) as server:
+        link = ModbusLink("127.0.0.1", server.port, timeout_s=0.3, monotonic=time.monotonic)
+        unit = RegisterUnit(
+            link, 1, device, limits=ReadLimits(max_registers=2, max_gap=0),
+            monotonic=asyncio.get_running_loop().time,
+        )  # fmt: skip
+        began = time.monotonic()
+        await unit.points(device.points)  # 5 and 6, 9, 100 and 101, 102 and 103: four requests
+        assert time.monotonic() - began >= 3 * 0.05
+        link.close()
+    assert charger.reads == [(5, 2), (9, 1), (100, 2), (102, 2)]
+
+
+async def test_a_silent_device_is_unreachable_and_an_unreadable_point_refused() -> None:
+    inverter = HybridInverter("bat-1")
+    inverter.faults.silent = True
+    async with driven(shipped_map("sungrow-sh"), inverter, serial=SERIAL) as adapter:
+        assert isinstance(await issue(adapter, 2.0), Unreachable)
+    limits = ReadLimits(max_registers=100, forbidden=(Span(13050, 13051),))
+    async with driven(shipped_map("sungrow-sh"), HybridInverter("bat-1"), limits=limits) as adapter:
+        assert "may not be read" in (await issue(adapter, 2.0)).reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "value"),
+    [
+        ({"type": "uint16"}, [65535], 65535),
+        ({"type": "int16"}, [0xFFFF], -1),
+        ({"type": "int16", "scale": 0.1}, [3], 0.3),
+        ({"type": "int16", "scale": 10.0}, [3], 30.0),
+        ({"type": "int16", "scale": 0.5, "offset": -40.0}, [100], 10.0),
+        ({"type": "uint32"}, [0x0102, 0x0304], 0x01020304),
+        ({"type": "uint32", "word_order": "little"}, [0x0304, 0x0102], 0x01020304),
+        ({"type": "uint32", "byte_order": "little"}, [0x0201, 0x0403], 0x01020304),
+        ({"type": "uint32", "word_order": "little", "byte_order": "little"}, [0x0403, 0x0201],
+         0x01020304),
+        ({"type": "uint64", "word_order": "little"}, [4, 3, 2, 1], 0x0001000200030004),
+        ({"type": "int64"}, [0xFFFF] * 4, -1),
+        ({"type": "float32"}, [0x3FC0, 0], 1.5),
+        ({"type": "float32", "word_order": "little"}, [0, 0x3FC0], 1.5),
+        ({"type": "float64"}, [0x3FF8, 0, 0, 0], 1.5),
+        ({"type": "bitfield32"}, [0, 5], 5),
+        ({"type": "enum16", "scale": 10.0}, [3], 3),
+    ],
+)  # fmt: skip
+def test_a_value_is_read_as_its_type_and_order_say_and_written_back(
+    fields: dict[str, Any], words: list[int], value: float
+) -> None:
+    point = DevicePoint(address=0, **fields)
+    assert decode(point, words) == value
+    assert encode(point, value) == words
+
+
+def test_text_ends_at_the_first_nul_and_may_have_its_bytes_swapped() -> None:
+    point = DevicePoint(address=0, type="string", length=3)
+    assert decode(point, [0x4142, 0x4300, 0x5858]) == "ABC"
+    swapped = msgspec.structs.replace(point, byte_order="little", word_order="little")
+    assert decode(swapped, [0x4241, 0x0043, 0]) == "ABC"
+    assert decode(point, [0, 0, 0]) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [({"type": "uint16"}, -1.0), ({"type": "uint16"}, 65536.0), ({"type": "int16"}, float("nan")),
+     ({"type": "float32"}, float("inf")), ({"type": "string", "length": 2}, 1.0),
+     ({"type": "uint16", "missing": (0xFFFF,)}, 65535.0)],
+)  # fmt: skip
+def test_what_a_point_cannot_hold_is_refused(fields: dict[str, Any], value: float) -> None:
+    with pytest.raises(RegisterError):
+        encode(DevicePoint(address=7, **fields), value)
+
+
+def test_missing_numbers_and_meanings() -> None:
+    point = DevicePoint(address=0, type="uint16", missing=(0xFFFF, 0x8000), meanings={1: "on"})
+    assert [decode(point, [word]) for word in (0xFFFF, 0x8000, 1)] == [None, None, 1]
+    assert (meaning(point, 1), meaning(point, 2), meaning(point, None)) == (("on",), (), ())
+    bits = DevicePoint(address=0, type="bitfield16", meanings={0: "a", 2: "c"})
+    assert meaning(bits, 5) == ("a", "c")
+    with pytest.raises(RegisterError, match="2 registers"):
+        decode(point, [1, 2])
+
+
+def test_a_percentage_needs_to_know_what_all_of_it_is() -> None:
+    device = shipped_map("sungrow-sh")
+    control = RegisterControl(device, device.controls["active_power_limit"], phases=3)
+    with pytest.raises(RegisterError, match="what 100 % is"):
+        control.start(5.0, 60.0)
+    control.learn({OF_A_MAP: {"nominal_power": 8.0}})
+    assert control.start(2.0, 60.0)["active_power_ratio"] == 25.0
+    with pytest.raises(RegisterError, match="100 is the most"):
+        control.start(8.1, 60.0)
