@@ -46,7 +46,8 @@ def encode(point: DevicePoint, value: float) -> list[int]:
     form = FORMATS.get(point.type)
     if form is None or not math.isfinite(value):
         raise RegisterError(f"a {point.type} at {point.address} cannot hold {value!r}")
-    raw = value if point.type in _CODES else _unscaled(point, value)
+    plain = point.type in _CODES or (point.scale == 1.0 and not point.offset)
+    raw = value if plain else (value - point.offset) / point.scale
     number: float | int = raw if point.type in _FLOATS else round(raw)
     try:
         data = struct.pack(">" + form, number)
@@ -94,7 +95,3 @@ def _scaled(point: DevicePoint, raw: float) -> float:
     exact = parts and abs(parts * point.scale - 1.0) < _NEAR
     number = raw / parts if exact else raw * point.scale
     return number + point.offset if point.offset else number
-
-
-def _unscaled(point: DevicePoint, value: float) -> float:
-    return (value - point.offset) / point.scale
