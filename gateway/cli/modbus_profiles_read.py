@@ -93,7 +93,8 @@ def mapped_table(found: MappedPoints, changed: Collection[str] = ()) -> str:
         value = found.values.get(name)
         words = [f"({word})" for word in meaning(point, value)]
         number = f"{value:g}" if isinstance(value, float) else str(value)
-        told = "not available" if value is None else " ".join([number, point.unit, *words]).strip()
+        told = " ".join(filter(None, (number, point.unit, *words)))
+        told = "not available" if value is None else told
         lines.append(f"{star} {name:<28} {told}")
     return "\n".join(lines)
 
