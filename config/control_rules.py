@@ -11,6 +11,12 @@ from config.profile_model import ControlEntry, PointEntry, ProfileDocument
 _POWER: Final = ("W", "kW")
 _WHOLE: Final = ("string", "float32", "float64")
 """Types that hold no code of a mode."""
+_WITH_A_POINT: Final = ("timer", "heartbeat")
+_RESTARTS: Final[dict[str, tuple[str, ...]]] = {
+    "timer": ("timer", "value", "enable"), "fixed": ("value", "enable"), "heartbeat": (),
+    "none": (),
+}  # fmt: skip
+"""Writes that may restart each kind of lease."""
 _ONE_REGISTER: Final = ("uint16", "int16", "bitfield16", "enum16")
 
 
@@ -121,14 +127,24 @@ def _codes(profile: ProfileDocument, control: ControlEntry, at: Location) -> Ite
 
 def _lease(profile: ProfileDocument, control: ControlEntry, at: Location) -> Iterator[Finding]:
     lease, here = control.lease, (*at, "lease")
-    if (lease.kind == "timer") != (lease.point is not None):
+    if (lease.kind in _WITH_A_POINT) != (lease.point is not None):
         yield Finding(
             location=(*here, "point"), message=f"kind: {lease.kind} "
             + ("without a point" if lease.point is None else "with a point"),
-            remedy="a timer is a register that takes seconds; the others have none",
+            remedy="a timer takes seconds and a heartbeat a count; the others have no point",
         )  # fmt: skip
     timer = profile.points.get(lease.point or "")
-    if timer is not None and timer.unit != "s":
+    if lease.kind == "heartbeat" and timer is not None and timer.kept_in != "ram":
+        yield Finding(
+            location=(*here, "point"), message=f"{lease.point} is written each second",
+            remedy="say kept_in: ram where the document does; flash would not last a year",
+        )  # fmt: skip
+    if lease.kind == "heartbeat" and lease.longest_s and lease.every_s * 2 > lease.longest_s:
+        yield Finding(
+            location=(*here, "every_s"), message=f"a beat each {lease.every_s:g} s, and the device "
+            f"falls back after {lease.longest_s:g} s", remedy="beat at half that time at most",
+        )  # fmt: skip
+    if lease.kind == "timer" and timer is not None and timer.unit != "s":
         yield Finding(
             location=(*here, "point"),
             message=f"{lease.point} is in {timer.unit or 'no unit'}",
@@ -151,13 +167,13 @@ def _lease(profile: ProfileDocument, control: ControlEntry, at: Location) -> Ite
 def _restart(control: ControlEntry, at: Location) -> Iterator[Finding]:
     """The write that restarts the lease is one that the control has."""
     restarts, kind = control.lease_restarts_on, control.lease.kind
-    allowed = {"timer": ("timer", "value", "enable"), "fixed": ("value", "enable"), "none": ()}
-    if (restarts is None) != (kind == "none") or (restarts and restarts not in allowed[kind]):
+    allowed = _RESTARTS
+    if (restarts is None) != (not allowed[kind]) or (restarts and restarts not in allowed[kind]):
         yield Finding(
             location=(*at, "lease_restarts_on"),
             message=f"lease_restarts_on: {restarts or '(missing)'} with lease kind: {kind}",
             remedy=f"write one of {', '.join(allowed[kind])}" if allowed[kind]
-            else "take it away: there is nothing to restart",
+            else "take it away: no write restarts it",
         )  # fmt: skip
     elif restarts == "enable" and control.enable is None:
         yield Finding(

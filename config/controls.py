@@ -16,7 +16,8 @@ def unfit_controls(settings: Settings) -> Iterator[Finding]:
     for number, device in enumerate(settings.modbus.devices):
         location: Location = ("modbus", "devices", number)
         yield from _control(device, location)
-        if device.profile.lease == "heartbeat" and device.profile.fallback_kw is None:
+        undefined = not device.device_profile and device.profile.fallback_kw is None
+        if device.profile.lease == "heartbeat" and undefined:
             yield Finding(
                 location=(*location, "profile", "fallback_kw"),
                 message="lease = 'heartbeat' without fallback_kw: model 715 defines no fallback",

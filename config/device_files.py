@@ -94,10 +94,13 @@ def _lease(device: ModbusDeviceSettings, control: ControlEntry, at: Location) ->
             location=(*here, "control"), message=f"control = {told.control!r}, and the device "
             f"profile's control is a {control.kind}", remedy=f"control = {control.kind!r}",
         )  # fmt: skip
-    if told.lease == "heartbeat":
+    beats = control.lease.kind == "heartbeat"
+    if (told.lease == "heartbeat") != beats and (beats or told.lease in _OF_THE_DEVICE):
         yield Finding(
-            location=(*here, "lease"), message="lease = 'heartbeat' is SunSpec's model 715",
-            remedy="lease = 'revert_timer' where the device profile's control has a lease",
+            location=(*here, "lease"), message=f"lease = {told.lease!r}, and the device profile's "
+            f"control has a lease of kind {control.lease.kind}",
+            remedy="lease = 'heartbeat'" if beats else "lease = 'revert_timer' where it has a "
+            "timer or a fixed time, else 'watchdog'",
         )  # fmt: skip
     elif told.lease in _OF_THE_DEVICE and control.lease.kind == "none":
         yield Finding(

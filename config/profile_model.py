@@ -169,13 +169,16 @@ class ControlEnable(Section):
 class ControlLease(Section):
     """What ends the control when nobody refreshes it."""
 
-    kind: Literal["timer", "fixed", "none"]
-    """`timer`: seconds are written before the value. `fixed`: the device's own time, which every
-    write restarts. `none`: nothing does; the gateway's watchdog has to."""
+    kind: Literal["timer", "fixed", "heartbeat", "none"]
+    """`timer`: seconds are written before the value. `fixed`: the device's own time, which a
+    write restarts. `heartbeat`: a number that is counted up for as long as the lease holds.
+    `none`: nothing does; the gateway's watchdog has to."""
     point: Name | None = None
-    """Of `timer`: takes the seconds."""
+    """Of `timer`: takes the seconds; of `heartbeat`: takes the count."""
+    every_s: float = Field(default=1.0, gt=0)
+    """Of `heartbeat`: wall seconds from one beat to the next."""
     longest_s: float = Field(default=0.0, ge=0)
-    """Longest time that the timer takes, or the device's own time."""
+    """Longest time that the timer takes, or the device's own time without a write or a beat."""
     remaining: Name | None = None
     """Point with the seconds that are left, where the device tells."""
     cite: str = ""

@@ -22,7 +22,7 @@ from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, store
 from adapters.modbus.offer import ControlName
 from adapters.modbus.points import read_points
 from adapters.modbus.reads import ReadLimits, ReadPlanError
-from adapters.modbus.registers.control import RegisterControl
+from adapters.modbus.registers.control import RegisterControl, heartbeat_of
 from adapters.modbus.registers.definition import RegisterMap
 from adapters.modbus.registers.unit import RegisterUnit
 from adapters.modbus.silence import Silence
@@ -112,7 +112,11 @@ class _Bound:
         self.heartbeat: Heartbeat | None = None
         self.drive: Drive | None = None
         if endpoint.device is not None:
-            self.unit, self.control = _mapped(endpoint, endpoint.device, link, monotonic)
+            self.unit, self.control = mapped, control = _mapped(
+                endpoint, endpoint.device, link, monotonic
+            )
+            if endpoint.profile.lease is LeaseKind.HEARTBEAT and control is not None:
+                self.heartbeat = heartbeat_of(mapped, control, monotonic=monotonic)
             return
         self.unit = unit = SunSpecUnit(link, endpoint.unit)
         self.control = control_of(
@@ -352,7 +356,7 @@ class ModbusAdapter:
 
 def _mapped(
     endpoint: ModbusEndpoint, device: RegisterMap, link: LineLink, monotonic: Callable[[], float]
-) -> tuple[RegisterUnit, Control | None]:
+) -> tuple[RegisterUnit, RegisterControl | None]:
     """A unit with a register map, and its control where it has one."""
     chosen = device.control(endpoint.control_name)
     unit = RegisterUnit(

@@ -15,6 +15,7 @@ class DrivenUnit(Protocol):
     """Reads and writes the points of a control. Raises LinkError, and PointError."""
 
     link: LineLink
+    number: int
 
     async def verify(self, serial: str) -> None:
         """Check who it is, once per connection; PointError when it is another."""

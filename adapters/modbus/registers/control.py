@@ -7,15 +7,19 @@ power is rounded towards zero to what the value's register holds: never more tha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from adapters.modbus.control import InForce, whole_seconds
+from adapters.modbus.driven import DrivenUnit
+from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.registers.codec import Value, step
 from adapters.modbus.registers.definition import Enable, MapControl, RegisterError, RegisterMap
 
 OF_A_MAP: Final = 0
 """Stands for a model's number where there are no models."""
+_BEATS: Final = 0x8000
+"""A counter begins again here, whatever its type: it fits a signed register as well."""
 _ROUNDING: Final = 1e-6
 _KW: Final = {"W": 1000.0, "kW": 1.0}
 """Units of power per kilowatt."""
@@ -55,7 +59,7 @@ class RegisterControl:
         for write in control.release:
             self._released(write.value, write.copy_of)
         writes: dict[str, float] = {}
-        if control.lease.point is not None:
+        if control.lease.kind == "timer" and control.lease.point is not None:
             writes[control.lease.point] = min(
                 whole_seconds(lease_wall_s), control.lease.longest_s
             )  # fmt: skip
@@ -209,6 +213,19 @@ class RegisterControl:
         if copy_of not in self._copies:
             raise RegisterError(f"{copy_of} does not say what a release returns to")
         return self._copies[copy_of]
+
+
+def heartbeat_of(
+    unit: DrivenUnit, control: RegisterControl, *, monotonic: Callable[[], float]
+) -> Heartbeat:
+    """The heartbeat of a control; RegisterError where it has none."""
+    lease = control.control.lease
+    if lease.kind != "heartbeat" or lease.point is None:
+        raise RegisterError("the device profile's control has no heartbeat: choose another lease")
+    return Heartbeat(
+        unit, monotonic=monotonic, model=OF_A_MAP, point=lease.point, wrap=_BEATS,
+        every_s=lease.every_s,
+    )  # fmt: skip
 
 
 def _idle(enable: Enable) -> int:

@@ -117,8 +117,9 @@ class Enable(msgspec.Struct, frozen=True, kw_only=True):
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """What ends the control."""
 
-    kind: Literal["timer", "fixed", "none"]
+    kind: Literal["timer", "fixed", "heartbeat", "none"]
     point: str | None = None
+    every_s: float = 1.0
     longest_s: float = 0.0
     remaining: str | None = None
 
@@ -146,7 +147,8 @@ class MapControl(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def points(self) -> tuple[str, ...]:
         """Every point that it writes, reads back or takes for a reference."""
-        parts = (self.value.point, self.value.full, self.lease.remaining,
+        beat = self.lease.point if self.lease.kind == "heartbeat" else None
+        parts = (self.value.point, self.value.full, self.lease.remaining, beat,
                  self.direction and self.direction.point, self.enable and self.enable.point,
                  *(write.point for write in self.release),
                  *(write.copy_of for write in self.release))  # fmt: skip

@@ -117,9 +117,13 @@ class RegisterUnit:
         What a device may keep in flash is left out where it holds the number already, unless its
         write restarts the lease. LinkError and RegisterError as they come.
         """
-        # Read in any case: a write goes out on a connection on which the device has answered.
-        held = await self._words(self._control.points if self._control is not None else (), COMMAND)
-        restarts = self._control.restarts if self._control is not None else None
+        control = self._control
+        names = control.points if control is not None else ()
+        restarts = control.restarts if control is not None else None
+        if control is not None and control.lease.kind == "heartbeat":
+            names = () if list(values) == [control.lease.point] else names
+        # Read in any other case: a write goes out on a connection on which the device answered.
+        held = await self._words(names, COMMAND)
         requests: list[tuple[int, list[int]]] = []
         wear = 0
         for name, value in values.items():

@@ -24,7 +24,7 @@ from gateway.bindings import register_map
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Applied, Refused, Unreachable
 from marketplace_core.units import Kw
-from tests.harness.clocks import IdentityTime, WallClock
+from tests.harness.clocks import IdentityTime, WallClock, eventually
 from tests.harness.modbus import setpoint
 from tests.harness.registers import (
     HEARTBEAT,
@@ -33,6 +33,7 @@ from tests.harness.registers import (
     HybridInverter,
     shipped_map,
 )
+from tests.harness.sinks import ListSink
 
 CHARGER = """\
 title: A charger
@@ -174,6 +175,36 @@ async def test_only_what_wears_counts_against_the_budget() -> None:
         assert refused.rule == "writes_per_day"
         released = await adapter.release("bat-1", order_id="ord_8", revision=0)
         assert isinstance(released, Applied)
+
+
+async def test_a_heartbeat_is_counted_up_while_something_is_held_and_no_longer() -> None:
+    text = CHARGER.replace("  mode: {", "  beat: {address: 20, type: uint16, access: read_write, "
+                           "kept_in: ram, cite: p. 1}\n  mode: {")  # fmt: skip
+    text = text.replace(
+        "{kind: fixed, longest_s: 60}\n    lease_restarts_on: value",
+        "{kind: heartbeat, point: beat, every_s: 0.05, longest_s: 2}",
+    )
+    loaded = check_profile("c", "c.yaml", text)
+    assert loaded.findings == ()
+    device, charger = register_map(loaded.required()), Charger()
+    charger.holding[20] = 0x7FFE
+    limits, lease = ReadLimits(max_registers=2), LeaseKind.HEARTBEAT
+    async with (
+        driven(device, charger, limits=limits, lease=lease, telemetry_s=0.05) as adapter,
+        asyncio.TaskGroup() as tasks,
+    ):
+        running = tasks.create_task(adapter.run(ListSink(), ready=lambda: None))
+        assert isinstance(await issue(adapter, -7.0), Applied)
+        assert charger.written[:2] == [(20, 0x7FFF), (5, 101)]  # it beats before it is told
+        await eventually(lambda: (20, 2) in charger.written, what="the beats")
+        assert isinstance(await issue(adapter, -7.0), Applied)  # a renewal only looks
+        assert [entry for entry in charger.written if entry[0] == 5] == [(5, 101)]
+        released = await adapter.release("bat-1", order_id="ord_1", revision=0)
+        assert isinstance(released, Applied)
+        beats = sum(address == 20 for address, _ in charger.written)
+        await asyncio.sleep(0.3)
+        assert sum(address == 20 for address, _ in charger.written) <= beats + 1
+        running.cancel()
 
 
 async def test_a_device_that_does_not_say_what_it_returns_to_is_not_driven() -> None:
