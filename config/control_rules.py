@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from config.findings import Finding, Location, Severity
+from config.findings import Finding, Location
 from config.profile_model import ControlEntry, PointEntry, ProfileDocument
 
 _POWER: Final = ("W", "kW")
@@ -115,13 +115,6 @@ def _codes(profile: ProfileDocument, control: ControlEntry, at: Location) -> Ite
         yield Finding(
             location=(*at, "direction", "injects"), message="the same number for both ways",
             remedy="correct the one or the other",
-        )  # fmt: skip
-    idle = direction is not None or (control.enable is not None and control.enable.idle is not None)
-    if control.value.least > 0 and not idle:
-        yield Finding(
-            location=(*at, "value", "least"), severity=Severity.WARNING,
-            message="0 kW cannot be had: no direction.idle, no enable.idle",
-            remedy="name the number that stops the device, if it has one",
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from config.settings import ModbusDeviceSettings, Settings
 _OF_THE_DEVICE: Final = ("revert_timer", "time_to_live", "event_end", "heartbeat")
 """Leases that a device ends by itself."""
 _ROUNDING: Final = 1e-6
+_DAY_S: Final = 86_400.0
 
 
 def device_profile_findings(settings: Settings) -> Iterator[Finding]:
@@ -44,6 +45,7 @@ def _device(device: ModbusDeviceSettings, at: Location) -> Iterator[Finding]:
     yield from _fits(device, profile, at)
     if control is not None:
         yield from _lease(device, control, at)
+        yield from _pace(device, profile, control, at)
         yield from _range(device, control, at)
 
 
@@ -121,6 +123,32 @@ def _lease(device: ModbusDeviceSettings, control: ControlEntry, at: Location) ->
         )  # fmt: skip
 
 
+def _pace(
+    device: ModbusDeviceSettings, profile: ProfileDocument, control: ControlEntry, at: Location
+) -> Iterator[Finding]:
+    """A lease that is renewed at half its time needs writes for that."""
+    told, wear = device.profile, profile.flash_wear
+    if told.lease != "revert_timer" or told.lease_s <= 0 or told.refresh == "long":
+        return
+    if profile.write_every_s > told.lease_s / 2:
+        yield Finding(
+            location=(*at, "profile", "lease_s"),
+            message=f"it is renewed at half its time, and {device.device_id} is written each "
+            f"{profile.write_every_s:g} s at most", remedy="make lease_s longer",
+        )  # fmt: skip
+    renewed = {"timer": control.lease.point, "value": control.value.point}.get(
+        control.lease_restarts_on or "", control.enable.point if control.enable else None
+    )
+    kept = renewed is not None and profile.points[renewed].kept_in != "ram"
+    daily = _DAY_S / (told.lease_s / 2)
+    if kept and wear is not None and 0 < wear.writes_per_day < daily:
+        yield Finding(
+            location=(*at, "profile", "lease_s"), severity=Severity.WARNING,
+            message=f"renewing it all day takes {daily:.0f} writes, and {device.device_id} takes "
+            f"{wear.writes_per_day}", remedy="make lease_s longer, or refresh = 'long'",
+        )  # fmt: skip
+
+
 def _range(device: ModbusDeviceSettings, control: ControlEntry, at: Location) -> Iterator[Finding]:
     """Of a control in amperes: what it can be told, in kilowatts."""
     value, told = control.value, device.profile
@@ -132,6 +160,13 @@ def _range(device: ModbusDeviceSettings, control: ControlEntry, at: Location) ->
         yield Finding(
             location=(*at, "profile"), message=f"{most:g} kW is more than {value.most:g} A on "
             f"{device.phases} phases, {value.most * kw:.3f} kW", remedy="make the range smaller",
+        )  # fmt: skip
+    idle = control.direction or (control.enable is not None and control.enable.idle is not None)
+    if value.least and not idle and told.min_kw <= 0 <= told.max_kw:
+        yield Finding(
+            location=(*at, "profile"), severity=Severity.WARNING,
+            message=f"0 kW cannot be had: {value.least:g} A are the least",
+            remedy=f"max_kw = {-value.least * kw:.2f}: less would be planned and refused",
         )  # fmt: skip
     if value.least * kw > told.min_on_kw + _ROUNDING:
         yield Finding(

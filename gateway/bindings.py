@@ -10,7 +10,6 @@ import msgspec
 from adapters.modbus.adapter import ModbusEndpoint
 from adapters.modbus.lines import Line, SerialPort
 from adapters.modbus.reads import ReadLimits, Span
-from adapters.modbus.registers.definition import RegisterMap
 from adapters.mqtt.adapter import MqttDevice
 from adapters.mqtt.sparkplug_binding import Meaning, Role, SparkplugDevice
 from adapters.openadr.config import OpenAdrVen
@@ -18,6 +17,7 @@ from adapters.webhook.config import WebhookDevice
 from config.profile_model import ProfileDocument
 from config.profiles import read_profile
 from config.settings import ModbusDeviceSettings, ProfileSettings, Settings
+from gateway.register_maps import read_limits, register_map
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind, LeaseRefresh
 from marketplace_core.errors import ConfigError
 from marketplace_core.ports import DeviceAdapter
@@ -64,15 +64,6 @@ def modbus_line(device: ModbusDeviceSettings) -> Line:
     )  # fmt: skip
 
 
-def register_map(document: ProfileDocument) -> RegisterMap:
-    """A device profile as the adapter takes it."""
-    fields = document.model_dump()
-    for point in fields["points"].values():
-        for key in ("word_order", "byte_order"):
-            point[key] = point[key] or fields[key]
-    return msgspec.convert(fields, RegisterMap)
-
-
 def modbus_endpoints(settings: Settings) -> list[ModbusEndpoint]:
     """Every Modbus unit; ConfigError when a device profile cannot be used."""
     return [_modbus_endpoint(device) for device in settings.modbus.devices]
@@ -108,15 +99,6 @@ def _mapped(endpoint: ModbusEndpoint, document: ProfileDocument) -> ModbusEndpoi
             profile, writes_per_day=min((b for b in budgets if b), default=0),
             write_every_s=max(profile.write_every_s, document.write_every_s),
         ),
-    )  # fmt: skip
-
-
-def read_limits(document: ProfileDocument, reads: ReadLimits) -> ReadLimits:
-    """What one read may be: the narrower of a device profile's limits and these."""
-    own = tuple(Span(first, last + 1) for first, last in document.unreadable)
-    return ReadLimits(
-        max_registers=min(reads.max_registers, document.max_registers),
-        max_gap=min(reads.max_gap, document.max_gap), forbidden=(*reads.forbidden, *own),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from adapters.modbus.registers.codec import Value, meaning
 from adapters.modbus.registers.definition import RegisterMap
 from adapters.modbus.registers.unit import RegisterUnit
 from config.profiles import read_profile
-from gateway.bindings import read_limits, register_map
+from gateway.register_maps import read_limits, register_map
 from marketplace_core.errors import ConfigError
 
 

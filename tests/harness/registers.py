@@ -14,7 +14,7 @@ from adapters.modbus.reads import ReadLimits
 from adapters.modbus.registers.definition import RegisterMap
 from config.profiles import read_profile
 from firmware_sim.servers.modbus import Faults, ModbusServer
-from gateway.bindings import register_map
+from gateway.register_maps import register_map
 from marketplace_core.dispatch.profile import LeaseKind
 from tests.harness.benches import AWAY, HERE, HOST, Bench, profile
 from tests.harness.clocks import IdentityTime, WallClock

@@ -44,6 +44,10 @@ class RegisterControl:
         self._asked_kw: float | None = None
         self._shown: float | None = None
         """What the value's point said last."""
+        self._shown_mode: Value = None
+        """What the enable point said last."""
+        self._idled: bool | None = None
+        """Whether it was stopped by us; None after a start, when a stop may still be ours."""
 
     def learn(self, models: Mapping[int, Mapping[str, Value]]) -> None:
         """What 100 % is, and what a release returns to."""
@@ -66,10 +70,26 @@ class RegisterControl:
         writes |= self._value_and_direction(power_kw, number)
         enable = control.enable
         if enable is not None:
-            idle = number == 0 and enable.idle is not None
-            writes[enable.point] = _idle(enable) if idle else enable.active
+            writes[enable.point] = self._mode(enable, number)
         self._asked_kw = power_kw
         return writes
+
+    def _mode(self, enable: Enable, number: float) -> int:
+        """What the enable point is told; RegisterError where it would start what others stopped."""
+        stopped = self._stopped_by_others(enable)
+        if number or enable.idle is None:
+            if stopped:
+                raise RegisterError(f"{enable.point} says that it was stopped, and not by us: "
+                                    "a limit starts nothing")  # fmt: skip
+            self._idled = False
+            return enable.active
+        self._idled = self._idled if stopped else True
+        return enable.idle
+
+    def _stopped_by_others(self, enable: Enable) -> bool:
+        """Of a mode that is the user's as well: whether it shows a stop that is not ours."""
+        shared = enable.active == enable.released and enable.idle is not None
+        return shared and self._shown_mode == enable.idle and self._idled is not True
 
     def _value_and_direction(self, power_kw: float, number: float) -> dict[str, float]:
         """The value, then its direction.
@@ -104,7 +124,7 @@ class RegisterControl:
         writes = {write.point: self._released(write.value, write.copy_of)
                   for write in self.control.release}  # fmt: skip
         enable = self.control.enable
-        if enable is not None:
+        if enable is not None and not (self._idled is False and self._stopped_by_others(enable)):
             writes[enable.point] = enable.released
         return writes
 
@@ -123,6 +143,10 @@ class RegisterControl:
     def _take_in(self, points: Mapping[str, Value]) -> None:
         shown = points.get(self.control.value.point)
         self._shown = shown if isinstance(shown, int | float) else None
+        enable = self.control.enable
+        self._shown_mode = points.get(enable.point) if enable is not None else None
+        if enable is not None and self._asked_kw is None and self._shown_mode == enable.released:
+            self._idled = False
         full = points.get(self.control.value.full or "")
         if isinstance(full, int | float) and full > 0:
             self._full_kw = full / self._full_per_kw
@@ -195,7 +219,10 @@ class RegisterControl:
         enable = self.control.enable
         if enable is not None and enable.released not in {enable.active, enable.idle}:
             return points.get(enable.point) in {enable.active, enable.idle}
-        released = enable is None or points.get(enable.point) == enable.released
+        released = (
+            enable is None or points.get(enable.point) == enable.released
+            or (self._idled is False and self._stopped_by_others(enable))
+        )  # fmt: skip
         for write in self.control.release:
             try:
                 target = self._released(write.value, write.copy_of)
@@ -226,7 +253,3 @@ def heartbeat_of(
         unit, monotonic=monotonic, model=OF_A_MAP, point=lease.point, wrap=_BEATS,
         every_s=lease.every_s,
     )  # fmt: skip
-
-
-def _idle(enable: Enable) -> int:
-    return enable.active if enable.idle is None else enable.idle

@@ -16,7 +16,7 @@ from adapters.modbus.registers.codec import decode, encode
 from adapters.modbus.registers.control import OF_A_MAP, RegisterControl
 from adapters.modbus.registers.definition import RegisterMap
 from config.profiles import read_profile, shipped
-from gateway.bindings import register_map
+from gateway.register_maps import register_map
 
 FOLDER = Path(__file__).parent / "profiles"
 VECTORS: dict[str, Any] = {

@@ -32,7 +32,7 @@ def inverter() -> HybridInverter:
 
 @pytest.fixture
 def address(inverter: HybridInverter) -> Iterator[str]:
-    with served({1: inverter}) as port:  # type: ignore[dict-item]
+    with served({1: inverter}) as port:
         yield f"127.0.0.1:{port}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ def test_a_profile_that_was_never_run_on_hardware_is_a_warning(tmp_path: Path) -
         ({**GO_E, "low": -30}, "profile", "32 A on 3 phases, 22.080 kW"),
         ({**GO_E, "more": 'control = "limit"\nlease = "watchdog"\nlease_s = 60'},
          "profile.min_on_kw", "min_on_kw = 4.14"),
+        ({**SUNGROW, "more": 'lease = "revert_timer"\nlease_s = 8'}, "profile.lease_s",
+         "each 5 s at most"),
+        ({**SUNGROW, "more": 'lease = "revert_timer"\nlease_s = 15'}, "profile.lease_s",
+         "takes 11520 writes"),
         ({**GO_E, "profile": "keba-p30"}, "device_profile", "only read"),
         ({**SUNGROW, "role": "meter", "profile": "eastron-sdm72d-m", "keys": 'serial = "A1"',
           "more": ""}, "serial", "cannot be checked"),
@@ -118,6 +123,13 @@ def test_a_file_counts_from_the_settings_folder_and_its_errors_keep_their_line(
     assert any("mine.yaml:2: roel: unknown key" in f.message for f in told), told
     with pytest.raises(ConfigError, match=r"mine\.yaml:2: roel"):
         modbus_endpoints(found.settings)
+
+
+def test_a_charger_that_cannot_be_stopped_is_not_planned_at_nothing(tmp_path: Path) -> None:
+    text = (files("config") / "device_profiles" / "go-e-charger.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(text.replace(", idle: 1", ""))
+    (found,) = findings(tmp_path, **{**GO_E, "profile": "./mine.yaml"})
+    assert (found.severity, found.remedy.split(":")[0]) == (Severity.WARNING, "max_kw = -4.14")
 
 
 def test_the_narrower_of_settings_and_profile_counts(tmp_path: Path) -> None:

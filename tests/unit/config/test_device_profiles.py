@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from adapters.modbus.registers import definition
-from config.findings import Finding, Severity
+from config.findings import Finding
 from config.profile_model import ProfileDocument
 from config.profile_rules import referred
 from config.profile_schema import schema
 from config.profiles import check_profile, read_profile, shipped
 from config.schema import inner_model
-from gateway.bindings import register_map
+from gateway.register_maps import register_map
 from marketplace_core.errors import ConfigError
 
 GOOD = """\
@@ -170,13 +170,6 @@ def test_function_6_writes_no_value_of_two_registers() -> None:
     assert any("takes more than function 6 writes" in f.message for f in findings(wide))
 
 
-def test_a_smallest_number_without_a_way_to_stop_is_a_warning() -> None:
-    text = GOOD.replace("value: {point: target}", "value: {point: target, least: 100}")
-    (found,) = findings(text)
-    assert found.severity is Severity.WARNING
-    assert check_profile("mine", "mine.yaml", text).errors == ()
-
-
 @pytest.mark.parametrize(
     "text", ["", "- a\n- b\n", "just words", "{[: }", "[" * 5000, "a: !!python/x b"]
 )
@@ -229,3 +222,11 @@ def _structs(hint: Any) -> list[type[Any]]:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return [hint]
     return [found for argument in get_args(hint) for found in _structs(argument)]
+
+
+def test_the_example_of_the_documentation_is_flawless() -> None:
+    text = (Path(__file__).parents[3] / "docs/modbus.md").read_text(encoding="utf-8")
+    (example,) = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
+    assert findings(example) == []
+    for name in shipped():
+        assert f"| `{name}` |" in text

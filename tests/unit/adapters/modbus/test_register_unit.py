@@ -20,7 +20,7 @@ from adapters.modbus.registers.definition import DevicePoint, RegisterError, Reg
 from adapters.modbus.registers.unit import RegisterUnit
 from config.profiles import check_profile
 from firmware_sim.servers.modbus import Faults, ModbusServer
-from gateway.bindings import register_map
+from gateway.register_maps import register_map
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
 from marketplace_core.dispatch.setpoint import Applied, Refused, Unreachable
 from marketplace_core.units import Kw
@@ -217,6 +217,42 @@ async def test_a_device_that_does_not_say_what_it_returns_to_is_not_driven() -> 
         assert isinstance(refused, Refused)
         assert "own_limit does not say" in refused.reason
     assert charger.written == []
+
+
+async def test_a_charger_that_its_user_stopped_is_neither_started_nor_released() -> None:
+    charger = Charger()
+    async with driven(charger_map(), charger, limits=ReadLimits(max_registers=2)) as adapter:
+        assert isinstance(await issue(adapter, -7.0), Applied)
+        charger.holding[9] = 1
+        await adapter.read_back("bat-1")
+        charger.written.clear()
+        refused = await issue(adapter, -9.0, 2)
+        assert isinstance(refused, Refused)
+        assert "not by us" in refused.reason
+        assert isinstance(await issue(adapter, 0.0, 3), Applied)  # it stands still already
+        assert charger.written == []
+        released = await adapter.release("bat-1", order_id="ord_3", revision=0)
+        assert isinstance(released, Applied), released
+        assert charger.written == [(5, 320)]  # its current comes back, its stop stays
+        assert charger.holding[9] == 1
+
+
+async def test_a_charger_that_we_stopped_starts_again_also_after_our_own_restart() -> None:
+    charger = Charger()
+    limits = ReadLimits(max_registers=2)
+    async with driven(charger_map(), charger, limits=limits) as adapter:
+        assert isinstance(await issue(adapter, 0.0), Applied)
+        assert charger.holding[9] == 1
+        assert isinstance(await issue(adapter, -9.0, 2), Applied)
+        assert charger.holding[9] == 0
+        assert isinstance(await issue(adapter, 0.0, 3), Applied)
+    async with driven(charger_map(), charger, limits=limits) as adapter:
+        assert (await adapter.read_back("bat-1")).active
+        assert isinstance(await issue(adapter, -9.0, 4), Refused)  # whose stop it is, nobody knows
+        released = await adapter.release("bat-1", order_id="ord_3", revision=0)
+        assert isinstance(released, Applied)
+        assert charger.holding[9] == 0
+        assert isinstance(await issue(adapter, -9.0, 5), Applied)
 
 
 async def test_power_and_energy_of_a_device_that_only_consumes() -> None:
