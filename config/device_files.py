@@ -128,17 +128,18 @@ def _pace(
 ) -> Iterator[Finding]:
     """A lease that is renewed at half its time needs writes for that."""
     told, wear = device.profile, profile.flash_wear
-    if told.lease != "revert_timer" or told.lease_s <= 0 or told.refresh == "long":
+    if told.lease_s <= 0 or told.refresh == "long":
         return
-    if profile.write_every_s > told.lease_s / 2:
+    if control.lease_restarts_on is not None and profile.write_every_s > told.lease_s / 2:
         yield Finding(
             location=(*at, "profile", "lease_s"),
             message=f"it is renewed at half its time, and {device.device_id} is written each "
             f"{profile.write_every_s:g} s at most", remedy="make lease_s longer",
         )  # fmt: skip
-    renewed = {"timer": control.lease.point, "value": control.value.point}.get(
-        control.lease_restarts_on or "", control.enable.point if control.enable else None
-    )
+    renewed = {
+        "timer": control.lease.point, "value": control.value.point,
+        "enable": control.enable.point if control.enable is not None else None, None: None,
+    }[control.lease_restarts_on]  # fmt: skip
     kept = renewed is not None and profile.points[renewed].kept_in != "ram"
     daily = _DAY_S / (told.lease_s / 2)
     if kept and wear is not None and 0 < wear.writes_per_day < daily:

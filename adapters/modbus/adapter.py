@@ -112,9 +112,8 @@ class _Bound:
         self.heartbeat: Heartbeat | None = None
         self.drive: Drive | None = None
         if endpoint.device is not None:
-            self.unit, self.control = mapped, control = _mapped(
-                endpoint, endpoint.device, link, monotonic
-            )
+            mapped, control = _mapped(endpoint, endpoint.device, link, monotonic)
+            self.unit, self.control = mapped, control
             if endpoint.profile.lease is LeaseKind.HEARTBEAT and control is not None:
                 self.heartbeat = heartbeat_of(mapped, control, monotonic=monotonic)
             return

@@ -124,7 +124,9 @@ class Drive:
                 # Once more, if that took a new connection.
                 await self._unit.verify(self._serial)
                 await self._unit.inform(self._control)
-                denied = await self._admit(prepared.wear, setpoint=bool(setpoint_id))
+                denied = None
+                if prepared.requests:  # else it holds all of it already, and is only looked at
+                    denied = await self._admit(prepared.wear, setpoint=bool(setpoint_id))
                 if denied is not None:
                     return self._denied(setpoint_id, denied)
                 if self._heartbeat is not None and beat_s:

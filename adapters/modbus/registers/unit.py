@@ -201,7 +201,7 @@ class RegisterUnit:
         told = self.device.measurements
         names = (told.energy_export, told.energy_import)
         parts = [self._number(values, name, _KWH) for name in names if name is not None]
-        if not parts or None in parts or not any(name in values for name in names):
+        if not parts or None in parts:
             return None
         exported, imported = (
             0.0 if name is None else self._number(values, name, _KWH) or 0.0 for name in names

@@ -14,7 +14,6 @@ import pytest
 from adapters.modbus.adapter import ModbusAdapter, ModbusEndpoint
 from adapters.modbus.link import ModbusLink
 from adapters.modbus.reads import ReadLimits, Span
-from adapters.modbus.registers.control import OF_A_MAP, RegisterControl
 from adapters.modbus.registers.definition import RegisterError, RegisterMap
 from adapters.modbus.registers.unit import RegisterUnit
 from config.profiles import check_profile
@@ -174,6 +173,22 @@ async def test_only_what_wears_counts_against_the_budget() -> None:
         assert refused.rule == "writes_per_day"
         released = await adapter.release("bat-1", order_id="ord_8", revision=0)
         assert isinstance(released, Applied)
+
+
+async def test_without_a_lease_a_renewal_only_looks_and_no_pace_holds_it_back() -> None:
+    text = CHARGER.replace("{kind: fixed, longest_s: 60}", "{kind: none}")
+    text = text.replace("    lease_restarts_on: value\n    fallback: own_behaviour",
+                        "    fallback: keeps")  # fmt: skip
+    loaded, charger = check_profile("c", "c.yaml", text), Charger()
+    assert loaded.findings == ()
+    fields = {"lease": LeaseKind.WATCHDOG, "write_every_s": 3600.0}
+    limits = ReadLimits(max_registers=2)
+    async with driven(register_map(loaded.required()), charger, limits=limits, **fields) as adapter:
+        assert isinstance(await issue(adapter, -7.0), Applied)
+        assert isinstance(await issue(adapter, -7.0), Applied)
+        assert charger.written == [(5, 101)]
+        charger.holding[5] = 320  # somebody set it back
+        assert (await issue(adapter, -7.0)).rule == "write_every_s"  # it would be written again
 
 
 async def test_a_heartbeat_is_counted_up_while_something_is_held_and_no_longer() -> None:
@@ -372,14 +387,3 @@ async def test_a_silent_device_is_unreachable_and_an_unreadable_point_refused() 
     limits = ReadLimits(max_registers=100, forbidden=(Span(13050, 13051),))
     async with driven(shipped_map("sungrow-sh"), HybridInverter("bat-1"), limits=limits) as adapter:
         assert "may not be read" in (await issue(adapter, 2.0)).reason
-
-
-def test_a_percentage_needs_to_know_what_all_of_it_is() -> None:
-    device = shipped_map("sungrow-sh")
-    control = RegisterControl(device, device.controls["active_power_limit"], phases=3)
-    with pytest.raises(RegisterError, match="what 100 % is"):
-        control.start(5.0, 60.0)
-    control.learn({OF_A_MAP: {"nominal_power": 8.0}})
-    assert control.start(2.0, 60.0)["active_power_ratio"] == 25.0
-    with pytest.raises(RegisterError, match="100 is the most"):
-        control.start(8.1, 60.0)
