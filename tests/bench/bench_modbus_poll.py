@@ -1,0 +1,122 @@
+"""Modbus reads per second over 100 connections, beside a bare client and the library.
+
+Ours: the adapter's own polling, from the planned read to the reading that is handed to the sink,
+with polls that are due as soon as the one before is done. What is read (60 registers), the servers, the
+connections and the event loop are the same for all three, which take turns; the
+references decode nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import uvloop
+
+from adapters.modbus.adapter import ModbusAdapter, ModbusEndpoint
+from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
+from marketplace_core.units import Kw, Kwh
+from marketplace_core.verification.flags import FlagKind
+from marketplace_core.verification.reading import Reading
+from tests.bench.modbus_references import bare_rate, library_rate
+from tests.bench.modbus_units import (
+    HOST,
+    POWER_KW,
+    STORED_KWH,
+    allow_many_sockets,
+    served,
+)
+from tests.harness.clocks import IdentityTime, WallClock, eventually
+
+CONNECTIONS = 100
+SECONDS = 1.0
+_AT_ONCE_S = 1e-6
+"""Poll interval: the next poll is due when this one is done."""
+
+
+class Counter:
+    """A sink that looks at every reading and keeps none."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+        self.devices: set[str] = set()
+
+    async def store(self, readings: Sequence[Reading]) -> None:
+        for reading in readings:
+            assert reading.power_kw == POWER_KW
+            assert reading.soc_kwh == STORED_KWH
+            self.devices.add(reading.series)
+        self.readings += len(readings)
+
+    def quarantine(self, *, source: str, reason: str, evidence: bytes, device_id: str = "") -> None:
+        raise AssertionError(f"{source}: {reason} ({evidence!r})")
+
+    def noticed(self, *, device_id: str, kind: FlagKind, since: datetime, evidence: str) -> None:
+        raise AssertionError(f"{device_id}: {kind} ({evidence})")
+
+
+def run(runs: int) -> list[dict[str, Any]]:
+    """Medians of `runs` turns of a second each."""
+    allow_many_sockets()
+    ours, bare, library = list[float](), list[float](), list[float]()
+    with (
+        served(CONNECTIONS) as ports,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        for _ in range(runs):
+            bare.append(runner.run(bare_rate(ports, SECONDS)))
+            ours.append(runner.run(our_rate(ports, 1, SECONDS))[0])
+            library.append(runner.run(library_rate(ports, SECONDS)))
+    return [
+        _row("modbus_poll_100", ours, bare, "reads/s", runs),
+        _row("modbus_poll_100_pymodbus", ours, library, "reads/s", runs),
+    ]
+
+
+def adapter_of(ports: Sequence[int], units: int) -> ModbusAdapter:
+    """`units` on each port."""
+    return ModbusAdapter(
+        [
+            ModbusEndpoint(
+                device_id=f"bat-{port}-{unit}", host=HOST, port=port, unit=unit, role="battery",
+                profile=DeviceProfile(
+                    device_id=f"bat-{port}-{unit}", protocol="modbus", min_kw=Kw(-5.0),
+                    max_kw=Kw(5.0), capacity_kwh=Kwh(6.4), lease=LeaseKind.REVERT_TIMER,
+                    telemetry_s=_AT_ONCE_S,
+                ),
+            )
+            for port in ports
+            for unit in range(1, units + 1)
+        ],
+        clock=WallClock(), time_map=IdentityTime(), timeout_s=5.0,
+    )  # fmt: skip
+
+
+async def our_rate(ports: Sequence[int], units: int, seconds: float) -> tuple[float, float]:
+    """Readings per second, and seconds of the processor that one took."""
+    sink, adapter = Counter(), adapter_of(ports, units)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(adapter.run(sink, ready=lambda: None))
+        await eventually(
+            lambda: len(sink.devices) == len(ports) * units, seconds=60, what="every unit"
+        )
+        before, began, spent = sink.readings, time.perf_counter(), time.process_time()
+        await asyncio.sleep(seconds)
+        readings = sink.readings - before
+        elapsed, spent = time.perf_counter() - began, time.process_time() - spent
+        running.cancel()
+    return readings / elapsed, spent / readings
+
+
+def _row(
+    name: str, ours: list[float], reference: list[float], unit: str, runs: int
+) -> dict[str, Any]:
+    middle, beside = statistics.median(ours), statistics.median(reference)
+    return {
+        "name": name, "ours": middle, "reference": beside, "ratio": middle / beside,
+        "unit": unit, "runs": runs,
+    }  # fmt: skip
