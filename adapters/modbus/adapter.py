@@ -17,10 +17,10 @@ from adapters.modbus.drive import Drive
 from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.lines import Line
 from adapters.modbus.link import COMMAND, LineLink, LinkError
-from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, stored_kwh
+from adapters.modbus.measure import NUMBER, stored_kwh
 from adapters.modbus.offer import ControlName
-from adapters.modbus.points import read_points
 from adapters.modbus.reads import ReadLimits, ReadPlanError
+from adapters.modbus.sample import Sampler
 from adapters.modbus.silence import Silence
 from adapters.modbus.sunspec import SunSpecError, Value
 from adapters.modbus.unit import SunSpecUnit
@@ -39,13 +39,6 @@ from marketplace_core.units import Kw
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
-_POWER_MODELS: dict[Role, tuple[int, ...]] = {
-    "battery": INVERTER_MODELS,
-    "inverter": INVERTER_MODELS,
-    "meter": METER_MODELS,
-}
-_REGISTERS = ("TotWhImp", "TotWhExp")
-"""A meter's energy: asked for with the slow things."""
 _GAP_INTERVALS = 3.0
 """A sample stands for at most this many poll intervals; what is longer is a gap."""
 _METER = "a meter cannot be driven"
@@ -90,6 +83,12 @@ class _Bound:
         self.endpoint = endpoint
         self.unit = SunSpecUnit(link, endpoint.unit)
         link.limit(endpoint.unit, endpoint.reads.max_registers)
+        self.sampler = Sampler(self.unit, endpoint.role, endpoint.reads)
+        self.sign = endpoint.meter_sign if endpoint.role == "meter" else 1
+        """Of its power, to make injection positive."""
+        self._slow = timedelta(seconds=endpoint.slow_s)
+        self.longest = timedelta(seconds=_GAP_INTERVALS * endpoint.profile.telemetry_s)
+        """What a sample stands for at most."""
         self.slow_at: datetime | None = None
         self.stored_kwh: float | None = None
         self.held: Setpoint | None = None
@@ -107,8 +106,7 @@ class _Bound:
 
     def slow_due(self, at: datetime) -> bool:
         """Whether it is time for what changes slowly."""
-        pause = timedelta(seconds=self.endpoint.slow_s)
-        return self.slow_at is None or at - self.slow_at >= pause
+        return self.slow_at is None or at - self.slow_at >= self._slow
 
 
 class ModbusAdapter:
@@ -245,8 +243,9 @@ class ModbusAdapter:
         interval = timedelta(seconds=bound.endpoint.profile.telemetry_s)
         last: datetime | None = None
         silent = Silence()
+        at = self._clock.now()
         while True:
-            at = self._clock.now()
+            due = at + interval
             try:
                 reading = await self._sample(bound, at, last)
             except (LinkError, SunSpecError, ReadPlanError) as error:
@@ -256,12 +255,16 @@ class ModbusAdapter:
                         device_id=bound.endpoint.device_id, kind=FlagKind.TIMES_OUT,
                         since=silent.since or at, evidence=str(error),
                     )  # fmt: skip
+                await asyncio.sleep(0)  # it may have failed without waiting for anything
             else:
                 silent.answered()
                 bound.heard = last = at
                 if reading is not None:
                     await self._store(sink, reading)
-            await self._clock.sleep_until(max(at + interval, self._clock.now()))
+            at = self._clock.now()
+            if due > at:
+                await self._clock.sleep_until(due)
+                at = self._clock.now()
 
     async def _store(self, sink: ReadingSink, reading: Reading) -> None:
         try:
@@ -270,61 +273,43 @@ class ModbusAdapter:
             _log.error("reading_not_stored", device=reading.series, error=str(error))
 
     async def _sample(self, bound: _Bound, at: datetime, last: datetime | None) -> Reading | None:
-        endpoint = bound.endpoint
-        slow = bound.slow_due(at)
-        names = ("W", *(_REGISTERS if slow and endpoint.role == "meter" else ()))
-        measured = await self._measured(bound, names)
-        power_kw = _power(endpoint, measured)
-        model = next((model for model in STORED if model in bound.unit.addresses), None)
-        if slow and endpoint.role == "battery" and model is not None:
-            points = await read_points(bound.unit, model, STORED[model], endpoint.reads)
-            bound.stored_kwh = stored_kwh(model, points, endpoint.profile.capacity_kwh)
+        endpoint, slow = bound.endpoint, bound.slow_due(at)
+        reads = bound.sampler.planned(slow=slow)
+        if reads is None:
+            reads = await bound.sampler.plan(slow=slow)
+        points = await reads.read(bound.unit)
         if slow:
             bound.slow_at = at
-        longest = _GAP_INTERVALS * endpoint.profile.telemetry_s
-        since = endpoint.profile.telemetry_s
-        if last is not None:
-            since = min((at - last).total_seconds(), longest)
-        if power_kw is None:
+            if bound.sampler.stored is not None:
+                capacity_kwh = endpoint.profile.capacity_kwh
+                bound.stored_kwh = stored_kwh(bound.sampler.stored, points, capacity_kwh)
+        watts = points["W"]
+        if not isinstance(watts, NUMBER):
             return None
+        if last is None:
+            start = at - timedelta(seconds=endpoint.profile.telemetry_s)
+        else:
+            start = max(last, at - bound.longest)
         return Reading(
             series=endpoint.device_id,
-            start=at - timedelta(seconds=since),
-            seconds=since,
-            power_kw=Kw(power_kw),
+            start=start,
+            seconds=(at - start).total_seconds(),
+            power_kw=Kw(bound.sign * watts / 1000.0),
             soc_kwh=bound.stored_kwh,
-            register_kwh=_register(endpoint, measured),
+            register_kwh=_register(points) if endpoint.role == "meter" else None,
         )
-
-    async def _measured(self, bound: _Bound, names: Sequence[str] = ("W",)) -> Mapping[str, Value]:
-        """Points of the model that measures the unit's power."""
-        if not bound.unit.addresses:
-            await bound.unit.discover()
-        for model in _POWER_MODELS[bound.endpoint.role]:
-            if model in bound.unit.addresses:
-                return await read_points(bound.unit, model, names, bound.endpoint.reads)
-        raise SunSpecError(f"{bound.endpoint.device_id} has no model that measures power")
 
     def _market_seconds(self, wall_s: float | None) -> float | None:
         return None if wall_s is None else wall_s * self._time.speed
 
 
-def _power(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
-    """Kilowatts, injection positive."""
-    watts = points.get("W")
-    sign = endpoint.meter_sign if endpoint.role == "meter" else 1
-    return sign * watts / 1000.0 if isinstance(watts, int | float) else None
-
-
-def _register(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
+def _register(points: Mapping[str, Value]) -> float | None:
     """A meter's net energy in kWh, export minus import; None where it does not tell both.
 
     The two registers are named by their direction, whatever the sign of the power.
     """
     imported, exported = points.get("TotWhImp"), points.get("TotWhExp")
-    if endpoint.role != "meter":
-        return None
-    if not isinstance(imported, int | float) or not isinstance(exported, int | float):
+    if not isinstance(imported, NUMBER) or not isinstance(exported, NUMBER):
         return None
     return (exported - imported) / 1000.0
 

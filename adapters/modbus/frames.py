@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from marketplace_core.errors import FlexwayError
 
@@ -19,6 +19,8 @@ WRITE: Final = 16
 REFUSED: Final = 0x80
 """Set in the function code of a refusal."""
 _HEADER: Final = struct.Struct(">HHHB")
+_HEADER_BYTES: Final = 7
+_UNPACK: Final = _HEADER.unpack_from
 _COUNTED: Final = 6
 """Bytes of a header up to and with the length."""
 _SHORTEST, _LONGEST = 2, 1 + 253
@@ -35,13 +37,8 @@ class FrameError(FlexwayError):
         self.evidence = evidence
 
 
-class Frame(NamedTuple):
-    """One frame."""
-
-    transaction: int
-    unit: int
-    pdu: bytes
-    """Function code and data, one byte at least."""
+Frame = tuple[int, int, bytes]
+"""Transaction, unit, and PDU: function code and data, one byte at least."""
 
 
 def join(transaction: int, unit: int, pdu: bytes) -> bytes:
@@ -56,15 +53,17 @@ def split(data: bytes) -> tuple[list[Frame], bytes]:
     """
     frames: list[Frame] = []
     start, size = 0, len(data)
-    while size - start >= _HEADER.size:
-        transaction, protocol, length, unit = _HEADER.unpack_from(data, start)
+    while size - start >= _HEADER_BYTES:
+        transaction, protocol, length, unit = _UNPACK(data, start)
         if protocol or not _SHORTEST <= length <= _LONGEST:
-            evidence = data[start : start + _HEADER.size]
+            evidence = data[start : start + _HEADER_BYTES]
             raise FrameError(f"no Modbus frame begins with {evidence.hex()}", evidence)
         end = start + _COUNTED + length
         if end > size:
             break
-        frames.append(Frame(transaction, unit, data[start + _HEADER.size : end]))
+        frames.append((transaction, unit, data[start + _HEADER_BYTES : end]))
+        if end == size:
+            return frames, b""
         start = end
     return frames, data[start:]
 

@@ -18,7 +18,14 @@ from typing import Final
 from adapters.modbus.breaker import Breaker
 from adapters.modbus.client import Client, NoAnswer
 from adapters.modbus.clients import make_client
-from adapters.modbus.frames import confirms, data_read, read_request, refusal, write_request
+from adapters.modbus.frames import (
+    REFUSED,
+    confirms,
+    data_read,
+    read_request,
+    refusal,
+    write_request,
+)
 from adapters.modbus.lines import Line
 from adapters.modbus.turns import COMMAND, POLL, Turns
 from marketplace_core.errors import FlexwayError
@@ -65,6 +72,7 @@ class LineLink:
         self._transaction = 0
         """The number that TCP used last: an old answer fits no request of a new connection."""
         self._breakers: dict[int, Breaker] = {}
+        """Of units that did not answer lately."""
         self._turns = Turns()
         self._free_at = 0.0
         """Monotonic: the line's own silence, or another master's turn, lasts until then."""
@@ -93,12 +101,22 @@ class LineLink:
 
         Who plans reads asks here: nothing is done to the registers but to check that they came.
         """
-        await self._begin(lane)
+        # What is the rule comes first: the line is free, connected, and nothing is wrong on it.
+        if self._release is not None or self._free_at or not self._turns.take(lane):
+            await self._begin(lane)
         try:
-            client = await self._usable(unit)
-            return await self._registers(client, unit, address, count)
+            client = self._client
+            if client is None or not client.connected or self._breakers or self._outstanding:
+                client = await self._usable(unit)
+            answer = await self._ask(client, unit, read_request(address, count), (address, count))
+            data = data_read(answer, count)
+            if data is None:
+                raise self._not_read(unit, address, count, answer)
+            return data
         finally:
-            self._end()
+            self._turns.pass_on()
+            if self._shared:
+                self._let_go()
 
     async def write(
         self, unit: int, address: int, values: Sequence[int], *, connection: int | None = None
@@ -120,7 +138,8 @@ class LineLink:
 
     def down(self, unit: int) -> bool:
         """Whether the unit's breaker is open."""
-        return self._breaker(unit).open_until > self._monotonic()
+        breaker = self._breakers.get(unit)
+        return breaker is not None and breaker.open_until > self._monotonic()
 
     def close(self) -> None:
         """Close the connection."""
@@ -134,9 +153,7 @@ class LineLink:
 
     async def _begin(self, lane: int) -> None:
         """Have the line."""
-        if self._release is not None:
-            self._keep()
-        # Nothing to wait for is the rule, and then there is nothing to be done.
+        self._keep()
         if self._free_at or not self._turns.take(lane):
             try:
                 await self._turns.wait(lane, self._pause)
@@ -171,40 +188,33 @@ class LineLink:
         await asyncio.sleep(left)
         return True
 
-    async def _registers(self, client: Client, unit: int, address: int, count: int) -> bytes:
-        answer = await self._ask(client, unit, read_request(address, count), (address, count))
-        data = data_read(answer, count)
-        if data is None:
-            words = f"{max(0, len(answer) - 2) // 2} registers came instead of {count}"
-            raise self._astray(unit, words, (address, count))
-        return data
-
     async def _write(
         self, unit: int, address: int, values: Sequence[int], connection: int | None
     ) -> None:
         client = await self._connected(unit)
         if connection not in {None, self.connections}:
             raise UnitDown(f"{self.line.name} was connected anew: who is there was not checked")
-        if unit in self._outstanding:
-            await self._resynchronise(client, unit)
+        await self._resynchronise(client, unit)
         answer = await self._ask(client, unit, write_request(address, values), (address, 0))
         if not confirms(answer, address, len(values)):
             raise self._astray(unit, "the answer is one to another request", (address, 0))
 
     async def _usable(self, unit: int) -> Client:
         """The connection, with nothing on it that the unit may still say late."""
-        client = self._client
-        if client is None or not client.connected or self._breaker(unit).failures:
-            client = await self._connected(unit)
-        if unit in self._outstanding:
-            await self._resynchronise(client, unit)
+        client = await self._connected(unit)
+        await self._resynchronise(client, unit)
         return client
 
     async def _resynchronise(self, client: Client, unit: int) -> None:
         """Read something of another length than what may come late; UnitDown when that came."""
+        if unit not in self._outstanding:
+            return
         address, count = self._outstanding[unit]
+        other = 2 if count == 1 else 1
         try:
-            await self._registers(client, unit, address, 2 if count == 1 else 1)
+            answer = await self._ask(client, unit, read_request(address, other), (address, other))
+            if data_read(answer, other) is None:
+                raise self._not_read(unit, address, other, answer)
         except LinkError as error:
             if error.exception_code is None:
                 raise UnitDown(f"{error}: not asked for more") from error
@@ -245,13 +255,11 @@ class LineLink:
         finally:
             if self._silence_s:
                 self._free_at = max(self._free_at, self._monotonic() + self._silence_s)
-        if self._outstanding:
+        if answer[0] & REFUSED or self._outstanding or self._breakers:
             self._outstanding.pop(unit, None)
-        if code := refusal(answer):
-            raise self._refused(unit, code)
-        breaker = self._breakers.get(unit)
-        if breaker is not None and breaker.failures:
-            breaker.answered()
+            if code := refusal(answer):
+                raise self._refused(unit, code)
+            self._breakers.pop(unit, None)
         return answer
 
     def _refused(self, unit: int, code: int) -> LinkError:
@@ -259,10 +267,14 @@ class LineLink:
             self._breaker(unit).failed(self._monotonic())
             kind = UnitDown if code == _NO_PATH else LinkError
             return kind(f"the gateway of {self.line.name} gets no answer from unit {unit} ({code})")
-        self._breaker(unit).answered()
+        self._breakers.pop(unit, None)
         if code == _ACKNOWLEDGE:
             return LinkError(f"unit {unit} took the request and has not done it yet")
         return LinkError(f"unit {unit} refuses with exception {code}", exception_code=code)
+
+    def _not_read(self, unit: int, address: int, count: int, answer: bytes) -> LinkError:
+        words = f"{max(0, len(answer) - 2) // 2} registers came instead of {count}"
+        return self._astray(unit, words, (address, count))
 
     def _astray(self, unit: int, message: str, asked: tuple[int, int]) -> LinkError:
         """An answer that cannot belong to the request: the next one would not either."""
@@ -280,8 +292,7 @@ class LineLink:
             self._outstanding[unit] = asked
 
     def _breaker(self, unit: int) -> Breaker:
-        found = self._breakers.get(unit)
-        return self._breakers.setdefault(unit, Breaker()) if found is None else found
+        return self._breakers.setdefault(unit, Breaker())
 
 
 class ModbusLink(LineLink):

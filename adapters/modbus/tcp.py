@@ -8,13 +8,15 @@ nothing that comes late is taken for an answer to something else. Never repeats 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Final, cast
 
 from adapters.modbus.client import NoAnswer
-from adapters.modbus.frames import REFUSED, FrameError, join, split
+from adapters.modbus.frames import FrameError, join, split
 
-_NUMBERS = 0x1_0000
-_ENDED = "the connection has ended"
+_NUMBERS: Final = 0x1_0000
+_FUNCTION: Final = 0x7F
+"""The function code without the bit of a refusal."""
+_ENDED: Final = "the connection has ended"
 
 
 class TcpClient(asyncio.Protocol):
@@ -34,8 +36,8 @@ class TcpClient(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._rest = b""
-        self._asked = (0, 0)
-        """Unit and function code of the last request."""
+        self._unit = self._function = 0
+        """Of the last request."""
         self._deadline = 0.0
         """Loop time until which the answer is waited for."""
         self._look: asyncio.TimerHandle | None = None
@@ -58,7 +60,7 @@ class TcpClient(asyncio.Protocol):
             answer.set_exception(NoAnswer(_ENDED))
             return answer
         number = self.transaction = (self.transaction + 1) % _NUMBERS
-        self._asked = (unit, pdu[0])
+        self._unit, self._function = unit, pdu[0]
         self._deadline = self._loop.time() + self._timeout_s
         if self._look is None:
             self._look = self._loop.call_at(self._deadline, self._waited)
@@ -91,21 +93,17 @@ class TcpClient(asyncio.Protocol):
             self.close()
             return
         for number, unit, pdu in frames:
-            if number == self.transaction:
-                self._answered(unit, pdu)
+            answer = self.answer
+            if number != self.transaction or answer is None or answer.done():
+                continue
+            if unit == self._unit and pdu[0] & _FUNCTION == self._function:
+                answer.set_result(pdu)
+            else:
+                self._fail(f"the answer is one of unit {unit} to function {pdu[0] & _FUNCTION}")
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the port's
         """Whoever waits is told."""
         self.close()
-
-    def _answered(self, unit: int, pdu: bytes) -> None:
-        answer = self.answer
-        if answer is None or answer.done():
-            return
-        if self._asked == (unit, pdu[0] & ~REFUSED):
-            answer.set_result(pdu)
-        else:
-            self._fail(f"the answer is one of unit {unit} to function {pdu[0] & ~REFUSED}")
 
     def _fail(self, why: str) -> None:
         if self.answer is not None and not self.answer.done():
