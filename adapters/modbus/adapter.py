@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from adapters.base import refuse, side_by_side
+from adapters.modbus.batch import Batch
 from adapters.modbus.choice import Role, control_of
 from adapters.modbus.control import RestartsOn
 from adapters.modbus.drive import Drive
@@ -131,13 +132,14 @@ class ModbusAdapter:
         self._time = time_map
         self._links: dict[tuple[str, int], LineLink] = {}
         self._bound: dict[str, _Bound] = {}
-        endpoints = list(endpoints)
+        endpoints, batch = list(endpoints), Batch()
         book = WriteBook((e.profile for e in endpoints), writes, key="modbus.writes")
         for endpoint in endpoints:
             line = endpoint.on()
             if line.key not in self._links:
-                link = LineLink(line, timeout_s=timeout_s, monotonic=clock.monotonic)
-                self._links[line.key] = link
+                self._links[line.key] = LineLink(
+                    line, timeout_s=timeout_s, monotonic=clock.monotonic, batch=batch
+                )
             bound = _Bound(endpoint, self._links[line.key], clock.monotonic)
             if bound.control is not None:
                 bound.drive = Drive(

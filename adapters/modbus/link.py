@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
+from adapters.modbus.batch import Batch
 from adapters.modbus.breaker import Breaker
 from adapters.modbus.client import Client, NoAnswer
 from adapters.modbus.clients import make_client
@@ -58,11 +59,16 @@ class UnitDown(LinkError):  # noqa: N818 - a state of the unit, not a fault of t
 class LineLink:
     """Serialises requests to the units of one line."""
 
-    def __init__(self, line: Line, *, timeout_s: float, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, line: Line, *, timeout_s: float, monotonic: Callable[[], float],
+        batch: Batch | None = None,
+    ) -> None:  # fmt: skip
         """`timeout_s`: wall seconds that one request may take; never retried here.
 
-        On a serial line the time that the bytes themselves take comes on top.
+        On a serial line the time that the bytes themselves take comes on top. `batch`: shared
+        with the other lines of the event loop.
         """
+        self._batch = batch or Batch()
         self.line = line
         self._timeout_s = timeout_s + line.exchange_s
         self._monotonic = monotonic
@@ -226,7 +232,7 @@ class LineLink:
         if self._client is not None and self._client.connected:
             return self._client
         self.close()
-        client = make_client(self.line, self._timeout_s, self._transaction)
+        client = make_client(self.line, self._timeout_s, self._batch, self._transaction)
         why = ""
         try:
             connected = await client.connect()

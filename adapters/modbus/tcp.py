@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast
 
+from adapters.modbus.batch import Batch
 from adapters.modbus.client import NoAnswer
 from adapters.modbus.frames import FrameError, join, split
 
@@ -22,11 +23,14 @@ _ENDED: Final = "the connection has ended"
 class TcpClient(asyncio.Protocol):
     """The client's side of one connection; not connected yet."""
 
-    def __init__(self, host: str, port: int, timeout_s: float, transaction: int = 0) -> None:
-        """`timeout_s`: for connecting and for each answer.
+    def __init__(
+        self, host: str, port: int, timeout_s: float, batch: Batch, transaction: int = 0
+    ) -> None:
+        """`timeout_s`: for connecting and for each answer; `batch`: of this event loop.
 
         `transaction`: the number that was used last.
         """
+        self._batch = batch
         self.transaction = transaction
         self.answer: asyncio.Future[bytes] | None = None
         """What the request that was sent last waits for."""
@@ -64,7 +68,7 @@ class TcpClient(asyncio.Protocol):
         self._deadline = self._loop.time() + self._timeout_s
         if self._look is None:
             self._look = self._loop.call_at(self._deadline, self._waited)
-        self._transport.write(join(number, unit, pdu))
+        self._batch.send(self._transport, join(number, unit, pdu))
         return answer
 
     def close(self) -> None:
@@ -82,6 +86,10 @@ class TcpClient(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its type
 
     def data_received(self, data: bytes) -> None:
+        """Look at it when everything that is in has been received."""
+        self._batch.receive(self._take, data)
+
+    def _take(self, data: bytes) -> None:
         """Take the answer; whatever else comes was answered too late."""
         if self._rest:
             data = self._rest + data

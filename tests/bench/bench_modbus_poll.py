@@ -1,9 +1,11 @@
 """Modbus reads per second over 100 connections, beside a bare client and the library.
 
-Ours: the adapter's own polling, from the planned read to the reading that is handed to the sink,
-with polls that are due as soon as the one before is done. What is read (60 registers), the servers, the
-connections and the event loop are the same for all three, which take turns; the
-references decode nothing.
+Ours: the adapter's own polling, from the planned read to the reading that is handed to the
+sink; a poll is due as soon as the one before is done. What is read (60 registers), the servers,
+the connections and the event loop are the same for all three, which take turns; the references
+decode nothing. `_cpu`: the same as processor time per read, which neighbours on the machine
+change less. `_growth`: what a read costs at 1, 4 and 16 times 100 units, beside the fewest: each
+with a connection of its own, and four behind each connection.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.units import Kw, Kwh
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
-from tests.bench.modbus_references import bare_rate, library_rate
+from tests.bench.modbus_references import bare, library
 from tests.bench.modbus_units import (
     HOST,
     POWER_KW,
@@ -62,19 +64,42 @@ class Counter:
 def run(runs: int) -> list[dict[str, Any]]:
     """Medians of `runs` turns of a second each."""
     allow_many_sockets()
-    ours, bare, library = list[float](), list[float](), list[float]()
-    with (
-        served(CONNECTIONS) as ports,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return _beside(runner, runs) + _growth(runner, runs)
+
+
+def _beside(runner: asyncio.Runner, runs: int) -> list[dict[str, Any]]:
+    rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
+    with served(CONNECTIONS) as ports:
         for _ in range(runs):
-            bare.append(runner.run(bare_rate(ports, SECONDS)))
-            ours.append(runner.run(our_rate(ports, 1, SECONDS))[0])
-            library.append(runner.run(library_rate(ports, SECONDS)))
+            for name, measure in (("bare", bare), ("ours", ours), ("library", library)):
+                rate, cost = runner.run(measure(ports, SECONDS))
+                rates.setdefault(name, []).append(rate)
+                costs.setdefault(name, []).append(1e6 * cost)
     return [
-        _row("modbus_poll_100", ours, bare, "reads/s", runs),
-        _row("modbus_poll_100_pymodbus", ours, library, "reads/s", runs),
+        _row(f"modbus_poll_{against}{kind}", made["ours"], made[other], unit, runs)
+        for kind, unit, made in (("", "reads/s", rates), ("_cpu", "us/read", costs))
+        for against, other in (("100", "bare"), ("100_pymodbus", "library"))
     ]
+
+
+def _growth(runner: asyncio.Runner, runs: int) -> list[dict[str, Any]]:
+    """Processor time of a read at 100, 400 and 1,600 units."""
+    rows = []
+    with served(16 * CONNECTIONS) as ports:
+        for name, shared in (("units", 1), ("shared", 4)):
+            spent: dict[int, list[float]] = {1: [], 4: [], 16: []}
+            for _ in range(runs):
+                for factor, times in spent.items():
+                    lines = ports[: factor * CONNECTIONS // shared]
+                    _, cost = runner.run(ours(lines, SECONDS, units=shared))
+                    times.append(1e6 * cost)
+            rows += [
+                _row(f"modbus_{name}_growth_{factor}x", times, spent[1], "us/read", runs)
+                for factor, times in spent.items()
+            ]
+    return rows
 
 
 def adapter_of(ports: Sequence[int], units: int) -> ModbusAdapter:
@@ -96,8 +121,8 @@ def adapter_of(ports: Sequence[int], units: int) -> ModbusAdapter:
     )  # fmt: skip
 
 
-async def our_rate(ports: Sequence[int], units: int, seconds: float) -> tuple[float, float]:
-    """Readings per second, and seconds of the processor that one took."""
+async def ours(ports: Sequence[int], seconds: float, *, units: int = 1) -> tuple[float, float]:
+    """Readings per second, and processor seconds that one took."""
     sink, adapter = Counter(), adapter_of(ports, units)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(adapter.run(sink, ready=lambda: None))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.framer import FramerType
@@ -50,21 +50,19 @@ class Bare(asyncio.Protocol):
         self._transport.write(self._sent + self._asked)  # type: ignore[attr-defined]
 
 
-async def bare_rate(ports: Sequence[int], seconds: float) -> float:
-    """Reads per second of the hand-written client."""
+async def bare(ports: Sequence[int], seconds: float) -> tuple[float, float]:
+    """Reads per second of the hand-written client, and processor seconds of one."""
     loop = asyncio.get_running_loop()
     made = [await loop.create_connection(Bare, HOST, port) for port in ports]
     await asyncio.sleep(0.1)
-    before, began = sum(bare.answers for _, bare in made), time.perf_counter()
-    await asyncio.sleep(seconds)
-    rate = (sum(bare.answers for _, bare in made) - before) / (time.perf_counter() - began)
+    measured = await _measured(lambda: sum(client.answers for _, client in made), seconds)
     for transport, _ in made:
         transport.abort()
-    return rate
+    return measured
 
 
-async def library_rate(ports: Sequence[int], seconds: float) -> float:
-    """Reads per second of pymodbus, set as fast as it goes: no retries, no reconnecting."""
+async def library(ports: Sequence[int], seconds: float) -> tuple[float, float]:
+    """The same of pymodbus, set as fast as it goes: no retries, no reconnecting."""
     clients = [
         AsyncModbusTcpClient(HOST, port=port, framer=FramerType.SOCKET, timeout=5.0, retries=0,
                              reconnect_delay=0)
@@ -84,10 +82,15 @@ async def library_rate(ports: Sequence[int], seconds: float) -> float:
         for client in clients:
             tasks.create_task(read_on(client))
         await asyncio.sleep(0.1)
-        before, began = answers[0], time.perf_counter()
-        await asyncio.sleep(seconds)
-        rate = (answers[0] - before) / (time.perf_counter() - began)
+        measured = await _measured(lambda: answers[0], seconds)
         going.clear()  # it would lose a cancellation that meets an answer
     for client in clients:
         client.close()
-    return rate
+    return measured
+
+
+async def _measured(answers: Callable[[], int], seconds: float) -> tuple[float, float]:
+    before, began, spent = answers(), time.perf_counter(), time.process_time()
+    await asyncio.sleep(seconds)
+    came, elapsed = answers() - before, time.perf_counter() - began
+    return came / elapsed, (time.process_time() - spent) / came
