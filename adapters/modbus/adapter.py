@@ -262,17 +262,14 @@ class ModbusAdapter:
                 silent.answered()
                 bound.heard = last = at
                 if reading is not None:
-                    await self._store(sink, reading)
+                    try:
+                        await sink.store([reading])
+                    except StoreError as error:
+                        _log.error("reading_not_stored", device=reading.series, error=str(error))
             at = self._clock.now()
             if due > at:
                 await self._clock.sleep_until(due)
                 at = self._clock.now()
-
-    async def _store(self, sink: ReadingSink, reading: Reading) -> None:
-        try:
-            await sink.store([reading])
-        except StoreError as error:
-            _log.error("reading_not_stored", device=reading.series, error=str(error))
 
     async def _sample(self, bound: _Bound, at: datetime, last: datetime | None) -> Reading | None:
         endpoint, slow = bound.endpoint, bound.slow_due(at)
