@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from adapters.base import refuse, side_by_side
+from adapters.modbus.batch import Batch
 from adapters.modbus.choice import Role, control_of
 from adapters.modbus.control import Control, RestartsOn
 from adapters.modbus.drive import Drive
@@ -18,15 +19,15 @@ from adapters.modbus.errors import PointError
 from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.lines import Line
 from adapters.modbus.link import COMMAND, LineLink, LinkError
-from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, stored_kwh
+from adapters.modbus.measure import NUMBER, stored_kwh
 from adapters.modbus.offer import ControlName
-from adapters.modbus.points import read_points
 from adapters.modbus.reads import ReadLimits, ReadPlanError
 from adapters.modbus.registers.control import RegisterControl, heartbeat_of
 from adapters.modbus.registers.definition import RegisterMap
 from adapters.modbus.registers.unit import RegisterUnit
+from adapters.modbus.sample import Sampler
 from adapters.modbus.silence import Silence
-from adapters.modbus.sunspec import SunSpecError, Value
+from adapters.modbus.sunspec import Value
 from adapters.modbus.unit import SunSpecUnit
 from adapters.write_book import WriteBook
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
@@ -43,14 +44,6 @@ from marketplace_core.units import Kw
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
-_POWER_MODELS: dict[Role, tuple[int, ...]] = {
-    "battery": INVERTER_MODELS,
-    "inverter": INVERTER_MODELS,
-    "charger": (),
-    "meter": METER_MODELS,
-}
-_REGISTERS = ("TotWhImp", "TotWhExp")
-"""A meter's energy: asked for with the slow things."""
 _GAP_INTERVALS = 3.0
 """A sample stands for at most this many poll intervals; what is longer is a gap."""
 _METER = "a meter cannot be driven"
@@ -102,6 +95,11 @@ class _Bound:
         self.endpoint = endpoint
         self.unit: SunSpecUnit | RegisterUnit
         link.limit(endpoint.unit, endpoint.reads.max_registers)
+        self.sign = endpoint.meter_sign if endpoint.role == "meter" else 1
+        """Of its power, to make injection positive."""
+        self._slow = timedelta(seconds=endpoint.slow_s)
+        self.longest = timedelta(seconds=_GAP_INTERVALS * endpoint.profile.telemetry_s)
+        """What a sample stands for at most."""
         self.slow_at: datetime | None = None
         self.stored_kwh: float | None = None
         self.held: Setpoint | None = None
@@ -111,36 +109,31 @@ class _Bound:
         self.control: Control | None
         self.heartbeat: Heartbeat | None = None
         self.drive: Drive | None = None
+        self.mapped: RegisterUnit | None = None
+        """The unit, where it is read by a map of its registers."""
         if endpoint.device is not None:
-            mapped, control = _mapped(endpoint, endpoint.device, link, monotonic)
-            self.unit, self.control = mapped, control
+            self.mapped, control = _mapped(endpoint, endpoint.device, link, monotonic)
+            self.unit, self.control = self.mapped, control
             if endpoint.profile.lease is LeaseKind.HEARTBEAT and control is not None:
-                self.heartbeat = heartbeat_of(mapped, control, monotonic=monotonic)
+                self.heartbeat = heartbeat_of(self.mapped, control, monotonic=monotonic)
             return
-        self.unit = unit = SunSpecUnit(link, endpoint.unit)
+        self.unit = self.sunspec = SunSpecUnit(link, endpoint.unit)
+        self.sampler = Sampler(self.sunspec, endpoint.role, endpoint.reads)
         self.control = control_of(
             endpoint.profile, endpoint.role, endpoint.control, endpoint.lease_restarts_on,
             negative_rates=endpoint.negative_rates,
         )  # fmt: skip
         if endpoint.profile.lease is LeaseKind.HEARTBEAT:
-            self.heartbeat = Heartbeat(unit, monotonic=monotonic)
+            self.heartbeat = Heartbeat(self.unit, monotonic=monotonic)
 
     @property
     def undriven(self) -> str:
         """Why it has no control."""
         return _METER if self.endpoint.role == "meter" else _NO_CONTROL
 
-    @property
-    def sunspec(self) -> SunSpecUnit:
-        """The unit, where it is one of SunSpec's; SunSpecError where it is not."""
-        if isinstance(self.unit, RegisterUnit):
-            raise SunSpecError(f"{self.endpoint.device_id} is read by its register map")
-        return self.unit
-
     def slow_due(self, at: datetime) -> bool:
         """Whether it is time for what changes slowly."""
-        pause = timedelta(seconds=self.endpoint.slow_s)
-        return self.slow_at is None or at - self.slow_at >= pause
+        return self.slow_at is None or at - self.slow_at >= self._slow
 
 
 class ModbusAdapter:
@@ -165,13 +158,14 @@ class ModbusAdapter:
         self._time = time_map
         self._links: dict[tuple[str, int], LineLink] = {}
         self._bound: dict[str, _Bound] = {}
-        endpoints = list(endpoints)
+        endpoints, batch = list(endpoints), Batch()
         book = WriteBook((e.profile for e in endpoints), writes, key="modbus.writes")
         for endpoint in endpoints:
             line = endpoint.on()
             if line.key not in self._links:
-                link = LineLink(line, timeout_s=timeout_s, monotonic=clock.monotonic)
-                self._links[line.key] = link
+                self._links[line.key] = LineLink(
+                    line, timeout_s=timeout_s, monotonic=clock.monotonic, batch=batch
+                )
             bound = _Bound(endpoint, self._links[line.key], clock.monotonic)
             if bound.control is not None:
                 bound.drive = Drive(
@@ -277,8 +271,9 @@ class ModbusAdapter:
         interval = timedelta(seconds=bound.endpoint.profile.telemetry_s)
         last: datetime | None = None
         silent = Silence()
+        at = self._clock.now()
         while True:
-            at = self._clock.now()
+            due = at + interval
             try:
                 reading = await self._sample(bound, at, last)
             except (LinkError, PointError, ReadPlanError) as error:
@@ -288,66 +283,58 @@ class ModbusAdapter:
                         device_id=bound.endpoint.device_id, kind=FlagKind.TIMES_OUT,
                         since=silent.since or at, evidence=str(error),
                     )  # fmt: skip
+                await asyncio.sleep(0)  # it may have failed without waiting for anything
             else:
                 silent.answered()
                 bound.heard = last = at
                 if reading is not None:
-                    await self._store(sink, reading)
-            await self._clock.sleep_until(max(at + interval, self._clock.now()))
-
-    async def _store(self, sink: ReadingSink, reading: Reading) -> None:
-        try:
-            await sink.store([reading])
-        except StoreError as error:
-            _log.error("reading_not_stored", device=reading.series, error=str(error))
+                    try:
+                        await sink.store([reading])
+                    except StoreError as error:
+                        _log.error("reading_not_stored", device=reading.series, error=str(error))
+            at = self._clock.now()
+            if due > at:
+                await self._clock.sleep_until(due)
+                at = self._clock.now()
 
     async def _sample(self, bound: _Bound, at: datetime, last: datetime | None) -> Reading | None:
-        endpoint = bound.endpoint
-        slow = bound.slow_due(at)
-        if isinstance(bound.unit, RegisterUnit):
-            capacity_kwh = endpoint.profile.capacity_kwh
-            told = await bound.unit.measure(slow=slow, capacity_kwh=capacity_kwh)
+        endpoint, slow = bound.endpoint, bound.slow_due(at)
+        if bound.mapped is not None:
+            told = await bound.mapped.measure(slow=slow, capacity_kwh=endpoint.profile.capacity_kwh)
             power_kw, register_kwh = told.power_kw, told.register_kwh
             bound.stored_kwh = told.stored_kwh if slow else bound.stored_kwh
         else:
-            power_kw, register_kwh = await self._sunspec(bound, slow=slow)
+            points = await self._points(bound, slow=slow)
+            watts = points["W"]
+            power_kw = bound.sign * watts / 1000.0 if isinstance(watts, NUMBER) else None
+            register_kwh = _register(points) if endpoint.role == "meter" else None
         if slow:
             bound.slow_at = at
-        longest = _GAP_INTERVALS * endpoint.profile.telemetry_s
-        since = endpoint.profile.telemetry_s
-        if last is not None:
-            since = min((at - last).total_seconds(), longest)
         if power_kw is None:
             return None
+        if last is None:
+            start = at - timedelta(seconds=endpoint.profile.telemetry_s)
+        else:
+            start = max(last, at - bound.longest)
         return Reading(
             series=endpoint.device_id,
-            start=at - timedelta(seconds=since),
-            seconds=since,
+            start=start,
+            seconds=(at - start).total_seconds(),
             power_kw=Kw(power_kw),
             soc_kwh=bound.stored_kwh,
             register_kwh=register_kwh,
         )
 
-    async def _sunspec(self, bound: _Bound, *, slow: bool) -> tuple[float | None, float | None]:
-        """Power and net energy, and with `slow` what a storage holds."""
-        endpoint, unit = bound.endpoint, bound.sunspec
-        names = ("W", *(_REGISTERS if slow and endpoint.role == "meter" else ()))
-        measured = await self._measured(bound, names)
-        model = next((model for model in STORED if model in unit.addresses), None)
-        if slow and endpoint.role == "battery" and model is not None:
-            points = await read_points(unit, model, STORED[model], endpoint.reads)
-            bound.stored_kwh = stored_kwh(model, points, endpoint.profile.capacity_kwh)
-        return _power(endpoint, measured), _register(endpoint, measured)
-
-    async def _measured(self, bound: _Bound, names: Sequence[str] = ("W",)) -> Mapping[str, Value]:
-        """Points of the model that measures the unit's power."""
-        unit = bound.sunspec
-        if not unit.addresses:
-            await unit.discover()
-        for model in _POWER_MODELS[bound.endpoint.role]:
-            if model in unit.addresses:
-                return await read_points(unit, model, names, bound.endpoint.reads)
-        raise SunSpecError(f"{bound.endpoint.device_id} has no model that measures power")
+    async def _points(self, bound: _Bound, *, slow: bool) -> Mapping[str, Value]:
+        """What a SunSpec unit is asked for with this poll; takes in what a storage holds."""
+        reads = bound.sampler.planned(slow=slow)
+        if reads is None:
+            reads = await bound.sampler.plan(slow=slow)
+        points = await reads.read(bound.sunspec)
+        if slow and bound.sampler.stored is not None:
+            capacity_kwh = bound.endpoint.profile.capacity_kwh
+            bound.stored_kwh = stored_kwh(bound.sampler.stored, points, capacity_kwh)
+        return points
 
     def _market_seconds(self, wall_s: float | None) -> float | None:
         return None if wall_s is None else wall_s * self._time.speed
@@ -367,22 +354,13 @@ def _mapped(
     return unit, RegisterControl(device, chosen, phases=endpoint.phases)
 
 
-def _power(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
-    """Kilowatts, injection positive."""
-    watts = points.get("W")
-    sign = endpoint.meter_sign if endpoint.role == "meter" else 1
-    return sign * watts / 1000.0 if isinstance(watts, int | float) else None
-
-
-def _register(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
+def _register(points: Mapping[str, Value]) -> float | None:
     """A meter's net energy in kWh, export minus import; None where it does not tell both.
 
     The two registers are named by their direction, whatever the sign of the power.
     """
     imported, exported = points.get("TotWhImp"), points.get("TotWhExp")
-    if endpoint.role != "meter":
-        return None
-    if not isinstance(imported, int | float) or not isinstance(exported, int | float):
+    if not isinstance(imported, NUMBER) or not isinstance(exported, NUMBER):
         return None
     return (exported - imported) / 1000.0
 

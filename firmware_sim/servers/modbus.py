@@ -1,7 +1,8 @@
 """Simulated SunSpec units behind a Modbus TCP server of our own.
 
-Hand-made on asyncio, so that a foreign client (pymodbus) meets an independent server, and
-light enough for thousands. Faults are switches on a unit: silent, late, wrong, refusing.
+Hand-made on asyncio, sharing no frame or PDU with the adapter, so that independent
+implementations meet, and light enough for thousands. Faults are switches on a unit: silent,
+late, wrong, refusing.
 """
 
 from __future__ import annotations
