@@ -21,7 +21,7 @@ from adapters.modbus.unit import SunSpecUnit
 
 _BEAT_S: Final = 1.0
 """Wall seconds from one beat to the next, as the model has it."""
-_WRAP: Final = 0xFFFF_FFFE
+WRAP: Final = 0xFFFF_FFFE
 """It starts again from 0 here: the next number means "not implemented"."""
 _LOCAL: Final = 1
 _log = structlog.get_logger(__name__)
@@ -120,5 +120,5 @@ class Heartbeat:
         self._count = shown
 
     async def _beat(self) -> None:
-        self._count = (self._count + 1) % _WRAP
+        self._count = (self._count + 1) % WRAP
         await self._unit.write(HEARTBEAT_MODEL, {"ControllerHb": self._count})
