@@ -55,10 +55,10 @@ class Trial:
 
     def interrupt(self) -> bool:
         """End the test now and restore; False while that is being done already."""
-        if self._work is None or self._work.done():
+        if self._work is not None and self._work.done():
             return False
         self.findings.ended, self.findings.problem = "interrupted", "it was interrupted"
-        return self._work.cancel()
+        return True if self._work is None else self._work.cancel()
 
     async def run(self) -> Findings:
         """Test and restore.
@@ -66,6 +66,8 @@ class Trial:
         Raises FlexwayError when the registers cannot be read first: nothing was written then.
         """
         before = await self._before()
+        if self.findings.ended == "interrupted":
+            return self.findings  # nothing was written yet
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._work = tasks.create_task(self._measure())
@@ -122,9 +124,9 @@ class Trial:
         if found.read_back_s is None:
             self._not_taken(looks[-1].standing)
             return
-        if reverted is not None and len(looks) > 1:
-            looks.pop()  # its power was measured after its registers: it may have reverted between
-        samples = [(look.at - began, look.power_kw) for look in looks]
+        # The power of the last look came after its registers: it may have reverted in between.
+        sure = looks if reverted is None else looks[:-1]
+        samples = [(look.at - began, look.power_kw) for look in sure]
         found.power = followed(samples, plan.reference_kw, plan.target_kw, plan.noise_kw)
         if timer_s:
             await self._reversion(began, looks, reverted)
