@@ -39,6 +39,7 @@ from gateway.store.setpoints import (
 from gateway.store.writer import Writer
 from gateway.street import Carrier
 from gateway.tracking import Tracker
+from marketplace_core.dispatch.leases import ended_by
 from marketplace_core.errors import StoreError
 from marketplace_core.ports import Bus, Clock, DeviceAdapter
 
@@ -263,6 +264,8 @@ class Application:
         """Return the devices that nothing but this process would."""
         now = self.clock.now()
         profiles = {p.device_id: p for each in self.adapters.values() for p in each.profiles()}
+        if all(ended_by(profile) != "gateway" for profile in profiles.values()):
+            return
         try:
             rows = await asyncio.to_thread(run_read, self.engine, lambda at: in_force(at, now))
         except DBAPIError as error:

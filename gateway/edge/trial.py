@@ -51,7 +51,6 @@ class Trial:
         self._watch = Watch(bench, plan, pace, self._tick)
         self._work: asyncio.Task[None] | None = None
         self._held = InForce()
-        self._ends_at = 0.0
 
     def interrupt(self) -> bool:
         """End the test now and restore; False while that is being done already."""

@@ -64,7 +64,7 @@ class Running:
 
 
 def real() -> Battery:
-    return Battery(monotonic=time.monotonic)
+    return Battery(time.monotonic)
 
 
 @pytest.fixture(scope="module")

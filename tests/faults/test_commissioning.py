@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,9 +18,10 @@ from adapters.modbus.bench import SunSpecBench
 from adapters.modbus.wire import load_model
 from firmware_sim.servers.modbus import ModbusServer, Unit
 from gateway.edge.judging import Findings, Release, Verdict, judge
+from gateway.edge.plan import Plan
 from gateway.edge.trial import Progress, Trial
 from tests.harness import bench as sim
-from tests.harness.bench import SPEED, bench_on, planned, trial
+from tests.harness.bench import Now, TestPace, bench_on, planned, trial
 
 pytestmark = pytest.mark.process
 
@@ -43,14 +45,15 @@ def controls_of(unit: Unit) -> list[int]:
     return found
 
 
-Made = tuple[Callable[[], Unit], dict[str, Any]]
+Make = Callable[[Now], Unit]
+Made = tuple[Make, dict[str, Any]]
 
 
-def lying(**traits: Any) -> Callable[[], Unit]:
+def lying(**traits: Any) -> Make:
     """A battery with some traits; `faults_X` is a switch of its server."""
 
-    def make() -> Unit:
-        unit = sim.Battery()
+    def make(now: Now) -> Unit:
+        unit = sim.Battery(now)
         for name, value in traits.items():
             place = unit.faults if name.startswith("faults_") else unit
             setattr(place, name.removeprefix("faults_"), value)
@@ -72,9 +75,9 @@ class Forgetful(sim.Battery):
 LIMIT = {"rating": Rating(5.0, 0.0)}
 CASES: dict[str, Made] = {
     "honest": (sim.Battery, {}),
-    "restarts on timer": (lambda: sim.Restarting("WSetRvrtTms"), {}),
-    "restarts on value": (lambda: sim.Restarting("WSet"), {}),
-    "restarts on nothing": (lambda: sim.Restarting(""), {}),
+    "restarts on timer": (lambda now: sim.Restarting(now, "WSetRvrtTms"), {}),
+    "restarts on value": (lambda now: sim.Restarting(now, "WSet"), {}),
+    "restarts on nothing": (lambda now: sim.Restarting(now, ""), {}),
     "timer stands still": (lying(faults_no_timer=True), {}),
     "timer ends nothing": (lying(ends=False), {}),
     "power sticks": (lying(sticks=True), {}),
@@ -87,7 +90,7 @@ CASES: dict[str, Made] = {
     "704": (sim.Limited, {"control": "wmaxlim_704", **LIMIT}),
     "124": (sim.Storage, {"control": "storage_124", **LIMIT}),
     "124 forced": (
-        lambda: sim.Storage(negative_rates=True),
+        lambda now: sim.Storage(now, negative_rates=True),
         {"control": "storage_124", "negative_rates": True, "direction": "down"},
     ),
     "forgetful": (Forgetful, {}),
@@ -102,13 +105,14 @@ class Outcome(NamedTuple):
     after: list[int]
 
 
-async def put_to_test(make: Callable[[], Unit], wanted: dict[str, Any]) -> Outcome:
-    unit, wanted = make(), dict(wanted)
+async def put_to_test(make: Make, wanted: dict[str, Any]) -> Outcome:
+    pace = TestPace()
+    unit, wanted = make(pace.now), dict(wanted)
     control = wanted.pop("control", "wset")
     async with on_bench(unit, negative_rates=wanted.pop("negative_rates", False)) as bench:
         plan = await planned(bench, control, **wanted)
         before = controls_of(unit)
-        found = await trial(bench, plan).run()
+        found = await trial(bench, plan, pace).run()
     return Outcome(found, judge(found), before, controls_of(unit))
 
 
@@ -145,7 +149,7 @@ def test_a_unit_that_does_as_it_says_gets_its_timer_as_lease(tested: dict[str, O
     assert found.power.settled_kw == pytest.approx(0.7)
     assert found.timer is not None
     assert found.timer.counts_down
-    assert found.timer.reverted_after_s == pytest.approx(10.0, abs=2.5)
+    assert found.timer.reverted_after_s == pytest.approx(10.0, abs=0.5)
     assert found.timer.power_returned
     assert found.restarts == {"enable": True, "value": False, "timer": False}
     assert found.release == Release(reads_back=True, power_returned=True)
@@ -257,109 +261,8 @@ def test_a_heartbeat_that_stops_is_seen_to_end_at_the_fallback(tested: dict[str,
     assert found.timer.reverted_after_s is None  # it has the register, and no timer
     assert found.heartbeat is not None
     assert found.heartbeat.held
-    assert found.heartbeat.fell_back_after_s == pytest.approx(8.0, abs=3.0)
+    assert found.heartbeat.fell_back_after_s == pytest.approx(8.0, abs=1.5)
     assert (verdict.lease, verdict.fallback_kw) == ("heartbeat", pytest.approx(-0.5))
-
-
-async def test_another_master_in_the_middle_ends_the_test() -> None:
-    unit = sim.Battery()
-    async with on_bench(unit) as bench:
-        plan = await planned(bench, "wset")
-
-        def meddle(progress: Progress) -> None:
-            if progress.left_s is not None and progress.left_s < 11.0:
-                unit._put(704, "WSet", -3000.0)
-
-        found = await Trial(bench, plan, sim.FastPace(), meddle).run()
-    assert found.ended == "another master"
-    assert "-3 kW" in found.problem
-    assert found.restored is not None
-    assert found.restored.released
-
-
-async def test_an_interruption_restores_at_once_and_claims_nothing() -> None:
-    unit = sim.Battery()
-    async with on_bench(unit) as bench:
-        plan = await planned(bench, "wset")
-        before = controls_of(unit)
-        running = trial(bench, plan)
-        async with asyncio.TaskGroup() as tasks:
-            done = tasks.create_task(running.run())
-            await asyncio.sleep(3.0 / SPEED)
-            assert unit.commanded_kw() == pytest.approx(0.7)
-            assert running.interrupt()
-        found = done.result()
-    assert found.ended == "interrupted"
-    assert found.restored is not None
-    assert found.restored.whole
-    assert controls_of(unit) == before
-    assert judge(found).lease == "none"
-
-
-async def test_a_cancellation_from_outside_restores_as_well() -> None:
-    unit = sim.Battery()
-    async with on_bench(unit) as bench:
-        plan = await planned(bench, "wset")
-        before = controls_of(unit)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3.0 / SPEED):
-                await trial(bench, plan).run()
-    assert controls_of(unit) == before
-
-
-async def test_an_error_of_our_own_restores_as_well() -> None:
-    unit = sim.Battery()
-    async with on_bench(unit) as bench:
-        plan = await planned(bench, "wset")
-        before = controls_of(unit)
-
-        def broken(progress: Progress) -> None:
-            if progress.left_s is not None and progress.step.startswith("it follows"):
-                raise ZeroDivisionError
-
-        with pytest.raises(ExceptionGroup):
-            await Trial(bench, plan, sim.FastPace(), broken).run()
-    assert controls_of(unit) == before
-
-
-async def test_a_link_that_is_lost_for_a_while_is_waited_for_and_the_unit_restored() -> None:
-    unit = sim.Battery()
-    unit.ends = False  # nothing but the restoration ends it
-    async with on_bench(unit) as bench:
-        plan = await planned(bench, "wset")
-        before = controls_of(unit)
-        told: list[Progress] = []
-        running = trial(bench, plan, told)
-        async with asyncio.TaskGroup() as tasks:
-            done = tasks.create_task(running.run())
-            await asyncio.sleep(3.0 / SPEED)
-            unit.faults.silent = True
-            await asyncio.sleep(12.0 / SPEED)
-            unit.faults.silent = False
-        found = done.result()
-    assert found.ended == "link lost"
-    assert any("NOT RESTORED YET" in each.step for each in told)
-    assert found.restored is not None
-    assert found.restored.whole
-    assert controls_of(unit) == before
-
-
-async def test_a_link_that_stays_lost_is_said_with_what_is_in_force_and_for_how_long() -> None:
-    unit = sim.Battery()
-    async with on_bench(unit) as bench:
-        plan = await planned(bench, "wset", restore_s=8.0, timer_s=40)
-        running = trial(bench, plan)
-        async with asyncio.TaskGroup() as tasks:
-            done = tasks.create_task(running.run())
-            await asyncio.sleep(3.0 / SPEED)
-            unit.faults.silent = True
-        found = done.result()
-        unit.faults.silent = False
-    assert found.restored is not None
-    assert not found.restored.released
-    assert "0.7 kW may be in force" in found.restored.in_force
-    assert "not seen to do: check the device" in found.restored.in_force
-    assert judge(found).lease == "none"
 
 
 def test_a_register_that_does_not_take_its_old_value_back_is_said(
@@ -371,13 +274,118 @@ def test_a_register_that_does_not_take_its_old_value_back_is_said(
     assert restored.differs == ("704 WSetRvrtTms holds [0, 60] instead of [0, 0]",)
 
 
+class Lab(NamedTuple):
+    unit: sim.Battery
+    pace: TestPace
+    bench: SunSpecBench
+    plan: Plan
+    before: list[int]
+
+    def trial(self, told: list[Progress] | None = None) -> Trial:
+        return trial(self.bench, self.plan, self.pace, told)
+
+
+@asynccontextmanager
+async def lab(*, timeout_s: float = 5.0, **wanted: Any) -> AsyncIterator[Lab]:
+    pace = TestPace()
+    unit = sim.Battery(pace.now)
+    async with on_bench(unit, timeout_s=timeout_s) as bench:
+        plan = await planned(bench, "wset", **wanted)
+        yield Lab(unit, pace, bench, plan, controls_of(unit))
+
+
+async def test_another_master_in_the_middle_ends_the_test() -> None:
+    async with lab() as here:
+        here.pace.after(3.0, lambda: here.unit._put(704, "WSet", -3000.0))
+        found = await here.trial().run()
+    assert found.ended == "another master"
+    assert "-3 kW" in found.problem
+    assert found.restored is not None
+    assert found.restored.released
+
+
+async def test_an_interruption_restores_at_once_and_claims_nothing() -> None:
+    async with lab() as here:
+        running = here.trial()
+        held: list[float | None] = []
+
+        def interrupt() -> None:
+            held.append(here.unit.commanded_kw())
+            assert running.interrupt()
+
+        here.pace.after(3.0, interrupt)
+        found = await running.run()
+        assert not running.interrupt()  # it is over: there is nothing to end
+        assert controls_of(here.unit) == here.before
+    assert held == [pytest.approx(0.7)]
+    assert (found.ended, found.timer) == ("interrupted", None)
+    assert found.restored is not None
+    assert found.restored.whole
+    assert judge(found).lease == "none"
+
+
+async def test_an_interruption_before_the_first_write_writes_nothing() -> None:
+    async with lab() as here:
+        running = here.trial()
+        assert running.interrupt()
+        found = await running.run()
+    assert (found.ended, found.requests, found.restored) == ("interrupted", 0, None)
+
+
+async def test_a_cancellation_from_outside_restores_as_well() -> None:
+    async with lab() as here, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(here.trial().run())
+        here.pace.after(3.0, running.cancel)
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert controls_of(here.unit) == here.before
+
+
+async def test_an_error_of_our_own_restores_as_well() -> None:
+    async with lab() as here:
+
+        def broken(progress: Progress) -> None:
+            if progress.left_s is not None and progress.step.startswith("it follows"):
+                raise ZeroDivisionError
+
+        with pytest.raises(ExceptionGroup):
+            await Trial(here.bench, here.plan, here.pace, broken).run()
+        assert controls_of(here.unit) == here.before
+
+
+async def test_a_link_that_is_lost_for_a_while_is_waited_for_and_the_unit_restored() -> None:
+    async with lab(timeout_s=0.25) as here:
+        here.unit.ends = False  # nothing but the restoration ends it
+        told: list[Progress] = []
+        for after, silent in ((3.0, True), (10.0, False)):
+            here.pace.after(after, partial(setattr, here.unit.faults, "silent", silent))
+        found = await here.trial(told).run()
+        assert controls_of(here.unit) == here.before
+    assert found.ended == "link lost"
+    assert any("NOT RESTORED YET" in each.step for each in told)
+    assert found.restored is not None
+    assert found.restored.whole
+
+
+async def test_a_link_that_stays_lost_is_said_with_what_is_in_force_and_for_how_long() -> None:
+    async with lab(timeout_s=0.25, restore_s=4.0, timer_s=40) as here:
+        here.pace.after(3.0, partial(setattr, here.unit.faults, "silent", True))
+        found = await here.trial().run()
+    assert found.restored is not None
+    assert not found.restored.released
+    # 40 s were written, and 3 s until it went, 3 s until that was believed, 4 s of trying are over.
+    assert "0.7 kW may be in force; its own timer was set to end it within 3" in (
+        found.restored.in_force
+    )
+    assert "not seen to do: check the device" in found.restored.in_force
+    assert judge(found).lease == "none"
+
+
 async def test_nothing_is_written_to_another_unit_than_the_one_that_was_met() -> None:
-    unit = sim.Battery()
-    async with on_bench(unit) as bench:
-        plan = await planned(bench, "wset", restore_s=4.0)
-        unit._put(1, "SN", "somebody else")
-        bench.reconnect()
-        found = await trial(bench, plan).run()
+    async with lab(restore_s=4.0) as here:
+        here.unit._put(1, "SN", "somebody else")
+        here.bench.reconnect()
+        found = await here.trial().run()
+        assert controls_of(here.unit) == here.before
     assert found.ended == "link lost"
     assert "somebody else" in found.problem
-    assert unit.commanded_kw() is None

@@ -26,7 +26,7 @@ def guarded(here: Street, port: int) -> None:
 
 
 def helpless() -> Battery:
-    unit = Battery(monotonic=time.monotonic)
+    unit = Battery(time.monotonic)
     unit.own_kw = 0.0
     unit.faults.no_timer = True
     return unit

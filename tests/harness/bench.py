@@ -1,9 +1,10 @@
-"""Simulated units whose power follows what they are told, and liars among them; scaled time."""
+"""Simulated units whose power follows what they are told, and liars among them; virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from adapters.commissioning import Rating
@@ -15,24 +16,35 @@ from firmware_sim.servers.modbus import BatteryUnit, InverterUnit
 from firmware_sim.servers.modbus_controls import HeartbeatUnit, LimitUnit, StorageUnit
 from gateway.edge.plan import Plan, Wanted, choose
 from gateway.edge.trial import Progress, Trial
+from gateway.edge.watching import Pace
 
-SPEED = 10.0
-"""The device's seconds in one of ours: its timers and the test run on the same ones."""
-
-
-def fast() -> float:
-    """Monotonic seconds of a device."""
-    return time.monotonic() * SPEED
+Now = Callable[[], float]
+"""Monotonic seconds of a device."""
 
 
-class FastPace:
-    """The device's seconds."""
+class TestPace:
+    """Time that passes only while the test sleeps: units, their timers and the test share it."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._at = 1000.0
+        self._due: list[tuple[float, Callable[[], object]]] = []
 
     def now(self) -> float:
-        return fast()
+        return self._at
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / SPEED)
+        self._at += seconds
+        due = [do for at, do in self._due if at <= self._at]
+        self._due = [(at, do) for at, do in self._due if at > self._at]
+        for do in due:
+            do()
+        await asyncio.sleep(0)
+
+    def after(self, seconds: float, do: Callable[[], object]) -> None:
+        """Do something so many seconds from now."""
+        self._due.append((self._at + seconds, do))
 
 
 class Battery(BatteryUnit):
@@ -51,8 +63,8 @@ class Battery(BatteryUnit):
     sticks = False
     """Whether its power stays when its registers say that it reverted."""
 
-    def __init__(self, **keys: Any) -> None:
-        super().__init__("bat-1", serial="S1", capacity_kwh=10.0, **{"monotonic": fast, **keys})
+    def __init__(self, monotonic: Now) -> None:
+        super().__init__("bat-1", serial="S1", capacity_kwh=10.0, monotonic=monotonic)
         self._put(1, "Vr", "1.2.3")
         self._power_kw = self.own_kw
 
@@ -61,7 +73,7 @@ class Battery(BatteryUnit):
         if self.ends:
             super().refresh()
         elif self._deadline is not None:
-            self._put(704, "WSetRvrtRem", max(0, round(self._deadline - fast())))
+            self._put(704, "WSetRvrtRem", max(0, round(self._deadline - self._monotonic())))
         if self._deadline is not None and not self.shows_left:
             self._put(704, "WSetRvrtRem", self._get(704, "WSetRvrtTms"))
         if self._get(704, "WSetEna") == 1:
@@ -77,8 +89,8 @@ class Battery(BatteryUnit):
 class Restarting(Battery):
     """Its timer starts when it is enabled, and again with one other point only, or none."""
 
-    def __init__(self, point: str) -> None:
-        super().__init__()
+    def __init__(self, monotonic: Now, point: str) -> None:
+        super().__init__(monotonic)
         self._point = point
 
     def written(self, address: int) -> None:
@@ -89,7 +101,7 @@ class Restarting(Battery):
         if offset == points["WSetEna"].offset and before is not None and self._deadline is not None:
             self._deadline = before
         if self._point and offset == points[self._point].offset and before is not None:
-            self._deadline = fast() + self._get(704, "WSetRvrtTms")
+            self._deadline = self._monotonic() + self._get(704, "WSetRvrtTms")
 
 
 class Inverter(InverterUnit):
@@ -97,8 +109,8 @@ class Inverter(InverterUnit):
 
     sun_kw = 3.0
 
-    def __init__(self) -> None:
-        super().__init__("pv-1", serial="S1", rated_kw=5.0, monotonic=fast)
+    def __init__(self, monotonic: Now) -> None:
+        super().__init__("pv-1", serial="S1", rated_kw=5.0, monotonic=monotonic)
 
     def refresh(self) -> None:
         """Bring timer and power up to date."""
@@ -114,8 +126,8 @@ class Limited(LimitUnit):
 
     sun_kw = 3.0
 
-    def __init__(self) -> None:
-        super().__init__("pv-1", serial="S1", rated_kw=5.0, monotonic=fast)
+    def __init__(self, monotonic: Now) -> None:
+        super().__init__("pv-1", serial="S1", rated_kw=5.0, monotonic=monotonic)
 
     def refresh(self) -> None:
         """Bring timer and power up to date."""
@@ -131,9 +143,9 @@ class Storage(StorageUnit):
 
     own_kw = 2.0
 
-    def __init__(self, *, negative_rates: bool = False) -> None:
+    def __init__(self, monotonic: Now, *, negative_rates: bool = False) -> None:
         super().__init__(
-            "bat-1", serial="S1", most_kw=8.0, negative_rates=negative_rates, monotonic=fast
+            "bat-1", serial="S1", most_kw=8.0, negative_rates=negative_rates, monotonic=monotonic
         )
 
     def read(self, address: int, count: int) -> list[int] | None:
@@ -146,8 +158,10 @@ class Storage(StorageUnit):
 class Hearted(HeartbeatUnit):
     """Holds what it is told while a heart beats, and falls back to idling without."""
 
-    def __init__(self) -> None:
-        super().__init__("bat-1", serial="S1", fallback_kw=-0.5, patience_s=8.0, monotonic=fast)
+    def __init__(self, monotonic: Now) -> None:
+        super().__init__(
+            "bat-1", serial="S1", fallback_kw=-0.5, patience_s=8.0, monotonic=monotonic
+        )
 
     def read(self, address: int, count: int) -> list[int] | None:
         """Bring power up to date."""
@@ -156,8 +170,8 @@ class Hearted(HeartbeatUnit):
         return super().read(address, count)
 
 
-def bench_on(port: int, **keys: Any) -> SunSpecBench:
-    place = Place(line=Line(host="127.0.0.1", port=port), unit=1, timeout_s=0.3, **keys)
+def bench_on(port: int, *, timeout_s: float = 5.0, **keys: Any) -> SunSpecBench:
+    place = Place(line=Line(host="127.0.0.1", port=port), unit=1, timeout_s=timeout_s, **keys)
     return SunSpecBench(place, monotonic=time.monotonic)
 
 
@@ -175,5 +189,5 @@ async def planned(
     return plan
 
 
-def trial(bench: SunSpecBench, plan: Plan, told: list[Progress] | None = None) -> Trial:
-    return Trial(bench, plan, FastPace(), (told if told is not None else []).append)
+def trial(bench: SunSpecBench, plan: Plan, pace: Pace, told: list[Progress] | None = None) -> Trial:
+    return Trial(bench, plan, pace, (told if told is not None else []).append)

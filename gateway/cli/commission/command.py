@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ from gateway.edge.trial import Progress
 from gateway.edge.watching import WallPace
 from marketplace_core.errors import ConfigError
 
+_NO_NAME: Final = re.compile("[^A-Za-z0-9_.-]+")
+"""What a serial number may hold and an id, which is also a file's name, may not."""
 _EXAMPLES: Final = """\b
 Examples:
   flexway commission 192.168.1.40 --unit 1
@@ -238,7 +241,8 @@ def _conclude(target: Target, asked: Options, ready: Ready, findings: Findings) 
         click.echo(json.dumps({**msgspec.to_builtins(record), "entry": text or None}))
     else:
         click.echo(findings_table(record))
-        click.echo(f"\n{text}" if text else "no entry: it may not be driven unattended")
+        why_not = "it may not be driven unattended" if restored else "it was not left as it was"
+        click.echo(f"\n{text}" if text else f"no entry: {why_not}")
     if not text:
         sys.exit(1)
     if asked.write_to is not None:
@@ -277,7 +281,8 @@ def _device_id(target: Target, asked: Options, ready: Ready) -> str:
     if target.device is not None:
         return target.device.device_id
     kind = "bat" if ready.plan.offered.storage else "pv"
-    return asked.device_id or f"{kind}-{ready.nameplate.serial or target.place.unit}"
+    name = asked.device_id or f"{kind}-{ready.nameplate.serial or target.place.unit}"
+    return _NO_NAME.sub("-", name)
 
 
 def _where(target: Target) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from adapters.commissioning import Nameplate, Write
-from gateway.edge.judging import Findings, Record, Verdict
+from gateway.edge.judging import Findings, Record
 from gateway.edge.plan import Plan
 
 _HEARTBEAT = "715 ControllerHb counted up each second, then stopped"
@@ -50,7 +50,7 @@ def _plan(
 
 def findings_table(record: Record) -> str:
     """What was measured, and what may be claimed of it."""
-    return "\n".join([*_findings(record.findings), *_verdict(record.verdict)])
+    return "\n".join([*_findings(record.findings), *_verdict(record)])
 
 
 def _findings(found: Findings) -> Iterator[str]:
@@ -109,10 +109,14 @@ def _restored(found: Findings) -> Iterator[str]:
         yield click.style(f"    NOT RESTORED  {restored.in_force}", "red", bold=True)
 
 
-def _verdict(verdict: Verdict) -> Iterator[str]:
+def _verdict(record: Record) -> Iterator[str]:
+    verdict = record.verdict
     yield _head(f'lease = "{verdict.lease}"') + f": {verdict.because}"
     if verdict.lease == "none":
         yield "    it is refused for unattended dispatch"
+    elif verdict.fallback_kw is None:
+        left = "NO LIMIT" if record.offered.kind == "limit" else "its own behaviour"
+        yield f"    afterwards  {left}"
     for remark in verdict.remarks:
         yield f"    remark      {remark}"
 

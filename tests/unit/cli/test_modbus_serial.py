@@ -24,6 +24,7 @@ pytestmark = pytest.mark.process
 def on_a(transport: Transport) -> Iterator[Line]:
     """A battery (3) and a meter (7) on such a line, served by a thread with its own loop."""
     battery = BatteryUnit("bat-1", serial="B-7", capacity_kwh=8.0)
+    battery.publish(power_kw=0.0, soc_kwh=5.0)
     meter = MeterUnit("meter-1", serial="M-7")
     lines: list[Line] = []
     there, done = threading.Event(), threading.Event()
@@ -70,6 +71,18 @@ def test_scan_and_read_find_units_on_a_serial_line(transport: Transport) -> None
     assert ("serial_line" in found) is (transport == "rtu")
     assert read.exit_code == 0, read.output
     assert "WHRtg" in read.stdout
+
+
+def test_commissioning_plans_on_a_serial_line() -> None:
+    with on_a("rtu") as line:
+        done = CliRunner().invoke(
+            flexway, ["commission", *words_of(line), "--unit", "3", "--rating-kw", "5", "--json"]
+        )
+    assert done.exit_code == 0, done.output
+    plan = json.loads(done.stdout)
+    assert plan["nameplate"]["serial"] == "B-7"
+    assert plan["plan"]["offered"]["control"] == "wset"
+    assert plan["where"].endswith("unit 3")
 
 
 def test_a_long_scan_says_beforehand_how_long_it_takes_at_most() -> None:
