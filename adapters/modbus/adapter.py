@@ -237,12 +237,15 @@ class ModbusAdapter:
             in_force = bound.control.parse(await bound.unit.read(bound.control.model, COMMAND))
         except (LinkError, PointError) as error:
             raise DeviceError(str(error), device_id=device_id, retryable=True) from error
+        left_s = self._market_seconds(in_force.lease_wall_s)
+        if bound.endpoint.profile.lease is not LeaseKind.REVERT_TIMER:
+            left_s = None  # it is not the unit's timer that ends it
         return ReadBack(
             device_id=device_id,
             at=self._clock.now(),
             active=in_force.active,
             setpoint_kw=None if in_force.power_kw is None else Kw(in_force.power_kw),
-            lease_remaining_s=self._market_seconds(in_force.lease_wall_s),
+            lease_remaining_s=left_s,
         )
 
     async def _apply(self, setpoint: Setpoint) -> SetpointOutcome:

@@ -21,6 +21,8 @@ from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.link import COMMAND, LinkError
 from adapters.modbus.unit import MaybeWritten, PartlyRefused, PreparedWrite
 from adapters.write_book import WriteBook
+from marketplace_core.dispatch.leases import ended_by
+from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.dispatch.setpoint import (
     Applied,
     Refused,
@@ -100,8 +102,27 @@ class Drive:
         return outcome if isinstance(outcome, Applied) or held_back else None
 
     async def stop(self) -> SetpointOutcome:
-        """Return the unit to its own behaviour; no rate or wear holds it back."""
-        return await self._write("", self._control.stop, lambda in_force: not in_force.active)
+        """Let go of the unit; no rate or wear holds it back.
+
+        It returns to its own behaviour. One that nothing but the gateway brings back is put to
+        the fallback that is declared for it, and stays there.
+        """
+        profile = self._governor.profile
+        fallback = profile.fallback_kw if ended_by(profile) == "gateway" else None
+        if fallback is None:
+            return await self._write("", self._control.stop, lambda in_force: not in_force.active)
+
+        def points() -> dict[str, float]:
+            """Without its timer: the fallback is no lease, it lasts."""
+            started = self._control.start(fallback, _TIMER_S)
+            return {n: 0 if n.endswith("RvrtTms") else value for n, value in started.items()}
+
+        return await self._write("", points, self._matches(fallback, 0.0))
+
+    @property
+    def _timed(self) -> bool:
+        """Whether its own timer is relied upon: else it may stand still, or count for nothing."""
+        return self._governor.profile.lease is LeaseKind.REVERT_TIMER
 
     @property
     def _governor(self) -> Governor:
@@ -174,7 +195,7 @@ class Drive:
 
     async def _take_back(self, in_force: InForce) -> None:
         """Let go of a unit whose timer stands still: nothing else would ever end it."""
-        if not in_force.active or in_force.lease_wall_s != 0:
+        if not self._timed or not in_force.active or in_force.lease_wall_s != 0:
             return
         with suppress(LinkError, PointError):
             prepared = await self._unit.prepare(self._control.model, self._control.stop())
@@ -207,7 +228,8 @@ class Drive:
             near = power is not None and abs(power - power_kw) <= max(
                 _READ_BACK_KW, in_force.step_kw
             )
-            stands_still = in_force.lease_wall_s == 0 and lease_wall_s >= _TIMER_S
+            stopped = in_force.lease_wall_s == 0 and lease_wall_s >= _TIMER_S
+            stands_still = self._timed and stopped
             return in_force.active and near and not stands_still
 
         return matches
@@ -217,7 +239,7 @@ class Drive:
         note: str = "",
     ) -> Applied:  # fmt: skip
         left_s = standing_s
-        if in_force.lease_wall_s is not None:
+        if in_force.lease_wall_s is not None and self._timed:
             left_s = in_force.lease_wall_s * self._time.speed
         power = in_force.power_kw
         return Applied(

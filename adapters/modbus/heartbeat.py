@@ -22,7 +22,7 @@ from adapters.modbus.sunspec import SunSpecError, Value
 
 _BEAT_S: Final = 1.0
 """Wall seconds from one beat to the next, as the model has it."""
-_WRAP: Final = 0xFFFF_FFFE
+WRAP: Final = 0xFFFF_FFFE
 """It starts again from 0 here: the next number means "not implemented"."""
 _LOCAL: Final = 1
 _log = structlog.get_logger(__name__)
@@ -69,7 +69,7 @@ class Heartbeat:
 
     def __init__(
         self, unit: DrivenUnit, *, monotonic: Callable[[], float], model: int = HEARTBEAT_MODEL,
-        point: str = "ControllerHb", wrap: int = _WRAP, every_s: float = _BEAT_S,
+        point: str = "ControllerHb", wrap: int = WRAP, every_s: float = _BEAT_S,
     ) -> None:  # fmt: skip
         """`point`: the counter; `wrap`: where it begins again; `every_s`: wall seconds a beat."""
         self._unit = unit

@@ -24,6 +24,11 @@ _WRITE_MANY: Final = 16
 _ILLEGAL_FUNCTION: Final = 1
 _ILLEGAL_ADDRESS: Final = 2
 _HEADER: Final = struct.Struct(">HHHBB")
+_MEASURES: Final = 701
+_RUNNING: Final = 3
+"""Of 701 InvSt."""
+_MPPT: Final = 4
+"""Of 103 St: it runs."""
 Log = Callable[[Mapping[str, Any]], None]
 
 
@@ -130,6 +135,13 @@ class Unit:
         data = struct.pack(f">{point.size}H", *words)
         return int.from_bytes(data, "big", signed=point.type.startswith(("int", "sunssf")))
 
+    def _runs(self) -> None:
+        """Say that it is on, in the model that measures."""
+        if _MEASURES in self._address:
+            self._put(_MEASURES, "InvSt", _RUNNING)
+        else:
+            self._put(103, "St", _MPPT)
+
     def _range(self, number: int) -> range:
         start = self._address[number]
         return range(start, start + load_model(number).length)
@@ -154,6 +166,7 @@ class BatteryUnit(Unit):
         super().__init__(device_id, (701, 704, 713), serial=serial, monotonic=monotonic, log=log)
         self._deadline: float | None = None
         self._in_force: tuple[int, int] = (0, 0)
+        self._runs()
         self._put(704, "WSetMod", 1)
         self._put(713, "WH_SF", 0)
         self._put(713, "WHRtg", capacity_kwh * 1000.0)
@@ -217,6 +230,7 @@ class InverterUnit(Unit):
         monotonic: Callable[[], float] = time.monotonic, log: Log = lambda _entry: None,
     ) -> None:  # fmt: skip
         super().__init__(device_id, (103, 123), serial=serial, monotonic=monotonic, log=log)
+        self._runs()
         self._rated_kw = rated_kw
         self._deadline: float | None = None
 

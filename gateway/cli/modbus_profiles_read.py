@@ -9,12 +9,14 @@ from typing import Any
 import click
 
 from adapters.modbus.errors import PointError
+from adapters.modbus.lines import Line
 from adapters.modbus.link import LineLink, LinkError
 from adapters.modbus.reads import ReadLimits
 from adapters.modbus.registers.codec import Value, meaning
 from adapters.modbus.registers.definition import RegisterMap
 from adapters.modbus.registers.unit import RegisterUnit
 from config.profiles import read_profile
+from gateway.cli.modbus_tables import line_document
 from gateway.register_maps import read_limits, register_map
 from marketplace_core.errors import ConfigError
 
@@ -99,7 +101,7 @@ def mapped_table(found: MappedPoints, changed: Collection[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def mapped_document(address: tuple[str, int], unit: int, found: MappedPoints) -> dict[str, Any]:
+def mapped_document(line: Line, unit: int, found: MappedPoints) -> dict[str, Any]:
     """The same for programs; what is not available is null."""
     points = {}
     for name, point in found.device.points.items():
@@ -109,6 +111,5 @@ def mapped_document(address: tuple[str, int], unit: int, found: MappedPoints) ->
             "meaning": list(meaning(point, value)), "problem": found.problems.get(name, ""),
         }  # fmt: skip
     return {
-        "host": address[0], "port": address[1], "unit": unit, "title": found.device.title,
-        "points": points,
+        **line_document(line), "unit": unit, "title": found.device.title, "points": points,
     }  # fmt: skip

@@ -237,7 +237,7 @@ def _server(url: str, timeout_s: float) -> Probe:
 async def _ports(settings: Settings, timeout_s: float, report: Report) -> None:
     """Ports are free, or it is this service that has them."""
     api, openadr = settings.api, settings.openadr
-    running = await _alive(settings, timeout_s)
+    running = await alive(settings, timeout_s)
     wanted = [("api", api.host, api.port)]
     if openadr.vens:
         wanted.append(("openadr", openadr.host, openadr.port))
@@ -258,7 +258,7 @@ def _port(section: str, host: str, port: int, *, running: bool) -> Probe:
     return Probe(name, True, "free")
 
 
-async def _alive(settings: Settings, timeout_s: float) -> bool:
+async def alive(settings: Settings, timeout_s: float) -> bool:
     """Whether Flexway already answers at the API's address; only its health is asked."""
     api = settings.api
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104
