@@ -16,7 +16,9 @@ from gateway.store.audit import facts_page
 from gateway.store.paging import checked, slice_of
 from gateway.store.readings import NEWEST
 from gateway.store.registry import devices_of
+from gateway.store.setpoints import ends_in_force
 from gateway.store.tables import dead_letters
+from marketplace_core.dispatch.leases import lease_of, seconds_left
 from marketplace_core.errors import NotFoundError
 
 router = APIRouter(tags=["operations"])
@@ -67,7 +69,7 @@ async def metrics(services: Using) -> Response:
 async def list_devices(request: Request, services: Using, caller: Caller, page: Paging) -> Response:
     """The caller's own devices, for an operator all: profile, newest reading, lease left."""
     devices = await _visible(services, caller)
-    leases, stale = services.leases(), set(services.live.stale())
+    leases, stale = await _seconds_left(services), set(services.live.stale())
     found = slice_of(devices, devices, page)
     return page_response(request, found, lambda each: _device(services, each, leases, stale))
 
@@ -78,7 +80,7 @@ async def read_device(device_id: str, services: Using, caller: Caller) -> Respon
     if device_id not in await _visible(services, caller):
         raise NotFoundError("device", device_id)
     stale = set(services.live.stale())
-    return json_response(_device(services, device_id, services.leases(), stale))
+    return json_response(_device(services, device_id, await _seconds_left(services), stale))
 
 
 @router.get("/v1/quarantine")
@@ -127,6 +129,13 @@ async def _visible(services: Services, caller: Principal) -> list[str]:
     return sorted(own & set(services.profiles))
 
 
+async def _seconds_left(services: Services) -> dict[str, float]:
+    """Market seconds left of what each device holds, whoever ends it."""
+    now = services.clock.now()
+    ends = await services.read(lambda c: ends_in_force(c, now))
+    return seconds_left(services.leases(), ends, now, services.profiles)
+
+
 def _device(
     services: Services, device_id: str, leases: dict[str, float], stale: set[str]
 ) -> dict[str, object]:
@@ -136,4 +145,5 @@ def _device(
         "newest": services.live.newest(device_id),
         "stale": device_id in stale,
         "lease_seconds_left": leases.get(device_id),
+        "lease": lease_of(services.profiles[device_id], leases.get(device_id)),
     }

@@ -19,6 +19,7 @@ from config.loading import read_settings
 from config.settings import Settings
 from gateway.app import Application
 from gateway.bootstrap import build
+from gateway.collector import settle
 from gateway.observability.logs import configure_logs
 from gateway.observability.systemd import Systemd, systemd
 from marketplace_core.errors import ConfigError, FlexwayError
@@ -79,6 +80,7 @@ async def run_service(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     application = make(settings)
+    settle()
     supervisor = systemd()
 
     def started() -> None:

@@ -24,6 +24,7 @@ from prometheus_client import (
 )
 
 from adapters.mqtt.reasons import REASONS, UNKNOWN
+from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.verification.flags import FlagKind
 
 PROTOCOLS: Final = ("modbus", "mqtt", "openadr", "sparkplug", "webhook")
@@ -168,6 +169,16 @@ class Metrics:
             "Least market seconds left on any lease in force; NaN without one",
         )
 
+        self.devices_by_lease = self._gauge(
+            "devices_by_lease", "Devices that are bound, by what ends a setpoint of theirs", "lease"
+        )
+        self.devices_holding = self._gauge(
+            "devices_holding", "Devices that hold a setpoint, by what ends it", "lease"
+        )
+        self.devices_refused = self._gauge(
+            "devices_without_lease", "Devices that are refused for unattended dispatch"
+        )
+
     def _make_service_gauges(self) -> None:
         self.ready = self._gauge("ready", "1 once the service takes requests and dispatches")
         self.journal_records = self._gauge("journal_records", "Records in the journal")
@@ -219,6 +230,9 @@ class Metrics:
             ):  # fmt: skip
                 gauge.labels(protocol=protocol)
             self.compliance.labels(protocol=protocol).set(math.nan)
+        for kind in LeaseKind:
+            self.devices_by_lease.labels(lease=kind.value)
+            self.devices_holding.labels(lease=kind.value)
         for state in OPEN_SETPOINTS:
             self.setpoints_open.labels(state=state)
         for writer in WRITERS:

@@ -14,7 +14,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import bench_dispatch, bench_mqtt_ingest, bench_planner, bench_store
+from tests.bench import (
+    bench_dispatch,
+    bench_edge_cpu,
+    bench_modbus_poll,
+    bench_mqtt_ingest,
+    bench_planner,
+    bench_store,
+)
 
 BENCHMARKS = {
     "order_to_wire_1000": bench_dispatch.run,
@@ -22,6 +29,8 @@ BENCHMARKS = {
     "mqtt_ingest_qos1": bench_mqtt_ingest.run,
     "planner_100k": bench_planner.run,
     "store": bench_store.run,
+    "modbus_poll_100": bench_modbus_poll.run,
+    "edge_idle_cpu": bench_edge_cpu.run,
 }
 
 

@@ -18,6 +18,7 @@ from adapters.modbus.sunspec.definition import (
     load_model,
 )
 from adapters.modbus.sunspec.layout import layout
+from adapters.modbus.sunspec.pick import Picker, Place
 
 __all__ = [
     "BASES",
@@ -29,6 +30,8 @@ __all__ = [
     "Found",
     "Model",
     "NoMarkerError",
+    "Picker",
+    "Place",
     "Point",
     "SunSpecError",
     "Value",

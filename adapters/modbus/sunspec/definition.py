@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from marketplace_core.errors import FlexwayError
+from adapters.modbus.errors import PointError
 
 MARKER: Final = (0x5375, 0x6E53)
 """'SunS', the two registers at a base address."""
@@ -26,7 +26,7 @@ HEADER: Final = 2
 Value = float | int | str | None
 
 
-class SunSpecError(FlexwayError):
+class SunSpecError(PointError):
     """Registers that are no SunSpec, or a value that a point cannot hold."""
 
 
