@@ -3,8 +3,8 @@
 Each look at a socket empties the processor's caches of what the interpreter needs. With
 a hundred connections, answers that are in are therefore all received before the first is
 looked at, and requests are sent when all that will be asked now is known: measured, that
-halves what a poll costs (docs/adr/0018-modbus-tcp.md). Nothing waits longer than one turn
-of the event loop.
+saves about a third of what a poll costs (docs/adr/0018-modbus-tcp.md). Nothing waits longer
+than one turn of the event loop.
 """
 
 from __future__ import annotations
