@@ -96,6 +96,16 @@ class MqttAdapter:
         return {} if self._intake is None else self._intake.gaps()
 
     @property
+    def given_up(self) -> int:
+        """Readings given up as lost since the start, of all devices."""
+        return sum(self.gaps.values())
+
+    @property
+    def shed(self) -> int:
+        """Readings dropped since the start because the disk was too far behind."""
+        return 0 if self._intake is None else self._intake.shed
+
+    @property
     def link_up(self) -> bool:
         """Whether both sessions with the broker are up now."""
         return self._control.connected and self._telemetry.connected
