@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from adapters.mqtt.session import Acknowledge
-from marketplace_core.errors import StoreError
+from marketplace_core.errors import FencedError, StoreError
 from marketplace_core.ports import ReadingSink
 from marketplace_core.verification.reading import Reading
 
@@ -26,10 +26,15 @@ _log = structlog.get_logger(__name__)
 
 
 async def store_at_last(sink: ReadingSink, readings: Sequence[Reading]) -> None:
-    """Store, however long it takes: unacknowledged messages stay with the broker meanwhile."""
+    """Store, however long it takes: unacknowledged messages stay with the broker meanwhile.
+
+    Raises: FencedError once another process took over.
+    """
     while True:
         try:
             await sink.store(readings)
+        except FencedError:
+            raise  # another process stores them now: this one has to end
         except StoreError as error:
             _log.error("readings_not_stored", error=str(error), readings=len(readings))
             await asyncio.sleep(_RETRY_S)

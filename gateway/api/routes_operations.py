@@ -40,6 +40,7 @@ async def readyz(services: Using) -> Response:
     )
     stale = services.live.stale()
     degraded = [_down(services, protocol) for protocol in services.health.down]
+    degraded += services.health.degraded()
     if stale:
         degraded.append(f"{len(stale)} of {len(services.profiles)} devices are stale")
     if letters:

@@ -16,7 +16,7 @@ from gateway.store.engine import from_us, to_us
 from gateway.store.group_commit import GroupCommit, Waiting
 from gateway.store.readings import NEWEST, Gaps, Quarantined, SeriesData
 from gateway.store.sequence import Key, Mark, SequenceMarks
-from marketplace_core.errors import StoreError
+from marketplace_core.errors import FencedError, StoreError
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
 
@@ -46,6 +46,8 @@ class Known(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct, frozen=True):
     """What one commit writes."""
 
+    fresh: list[Reading]
+    """The readings themselves, of which `rows` tell."""
     rows: list[Row]
     marks: list[MarkRow]
     mended: list[Key]
@@ -81,6 +83,11 @@ class GroupedReadings(abc.ABC):
     def waiting(self) -> int:
         """Batches that wait for their commit."""
         return self._group.waiting
+
+    @property
+    def alive(self) -> bool:
+        """Whether readings that are handed in are committed."""
+        return self._group.alive
 
     def start(self) -> None:
         """Begin to take readings."""
@@ -174,6 +181,10 @@ class GroupedReadings(abc.ABC):
                 self._reload()
             self._write(self._sift(batches))
             self._end()
+        except FencedError as error:  # for good: nothing may be stored by this process any more
+            self._abandon()
+            for batch in batches:
+                batch.error = error
         except self.failures as error:
             # Memory may be ahead of the database now: it is read again before the next commit.
             self._current = False
@@ -213,10 +224,12 @@ class GroupedReadings(abc.ABC):
                 batch.result.append(reading)
                 rows.append(_row(reading, number))
         messages = [_cut(batch.message) for batch in batches if batch.message is not None]
-        return self._group_of(rows, touched, messages)
+        fresh = [reading for batch in batches for reading in batch.result]
+        return self._group_of(fresh, rows, touched, messages)
 
     def _group_of(
         self,
+        fresh: list[Reading],
         rows: list[Row],
         touched: dict[Key, list[tuple[int, int]]],
         messages: list[Quarantined],
@@ -224,6 +237,7 @@ class GroupedReadings(abc.ABC):
         marks = {key: self._marks.mark(*key) for key in touched}
         mended = [key for key, before in touched.items() if marks[key].holes != before]
         return Group(
+            fresh=fresh,
             rows=rows,
             marks=[(*key, each.newest, each.base, each.lost) for key, each in marks.items()],
             mended=mended,

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
+from gateway.store import claims, passed_on
 from gateway.store.engine import back_off, from_us, is_lost, to_us
 from gateway.store.readings import NEWEST, Quarantined, SeriesData
 from gateway.store.readings_grouped import (
@@ -160,9 +161,13 @@ class PostgresReadings(GroupedReadings):
         """The newest reading of every series: what is known of devices after a restart."""
         return [to_reading(row) for row in self._read(_LATEST)]
 
+    def prepare(self) -> None:
+        """Make the tables where they are missing."""
+        self._read(_SCHEMA + claims.SCHEMA + passed_on.SCHEMA)
+
     def start(self) -> None:
         """Make the tables where they are missing, then begin to take readings."""
-        self._read(_SCHEMA)
+        self.prepare()
         super().start()
 
     def _read(self, query: str, *parameters: Any) -> list[Any]:
