@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from adapters.mqtt.aliases import AliasError, Received
 from marketplace_core.errors import FlexwayError
 
 V5: Final = 5
@@ -39,6 +40,8 @@ RESPONSE_TOPIC: Final = 0x08
 SESSION_EXPIRY: Final = 0x11
 SERVER_KEEP_ALIVE: Final = 0x13
 RECEIVE_MAXIMUM: Final = 0x21
+TOPIC_ALIAS_MAXIMUM: Final = 0x22
+TOPIC_ALIAS: Final = 0x23
 MAXIMUM_PACKET: Final = 0x27
 REASON: Final = 0x1F
 Properties = dict[int, int | bytes]
@@ -104,8 +107,12 @@ Packet = Publish | Acknowledged | Connected | Granted | Pong | Disconnected
 class Reader:
     """Cuts a stream into packets; keeps what is not whole yet."""
 
-    def __init__(self, version: int, maximum: int) -> None:
-        """`maximum`: bytes of one packet; a longer one is a PacketError."""
+    def __init__(self, version: int, maximum: int, aliases: int = 0) -> None:
+        """`maximum`: bytes of one packet; a longer one is a PacketError.
+
+        `aliases`: highest topic alias that the broker was told it may use.
+        """
+        self._aliases = Received(aliases)
         self._five = version == V5
         self._maximum = maximum
         self._rest = b""
@@ -129,6 +136,8 @@ class Reader:
                     break
                 packets.append(self._packet(buffer, at, body, end))
                 at = end
+        except AliasError as error:
+            raise PacketError(str(error)) from error
         except (IndexError, struct.error, ValueError) as error:
             raise PacketError(f"a packet that ends too early: {error}") from error
         self._rest = buffer[at:]
@@ -166,13 +175,19 @@ class Reader:
         if head & 0x02:
             mid = buffer[stop] << 8 | buffer[stop + 1]
             payload += 2
+        topic = buffer[start:stop]
         if self._five:
-            # Nothing in them concerns us: topic aliases are only used when we allow them.
-            length = buffer[payload]
-            payload = _after_properties(buffer, payload) if length & 0x80 else payload + 1 + length
+            at, length = payload, buffer[payload]
+            payload = _after_properties(buffer, at) if length & 0x80 else at + 1 + length
+            if length and payload <= end:  # of properties only an alias concerns us
+                alias = self._properties(buffer[at:payload], 0).get(TOPIC_ALIAS)
+                if isinstance(alias, int):
+                    topic = self._aliases.topic(topic, alias)
         if payload > end:
             raise PacketError("a message that ends before its topic")
-        return Publish(buffer[start:stop], buffer[payload:end], mid, bool(head & 0x08))
+        if not topic:
+            raise PacketError("a message without a topic")
+        return Publish(topic, buffer[payload:end], mid, bool(head & 0x08))
 
     @staticmethod
     def _properties(whole: bytes, at: int) -> Properties:
