@@ -199,6 +199,7 @@ def _watched(worker: IngestWorker) -> FastAPI:
     @app.get("/metrics")
     async def metrics(_request: Request) -> Response:
         worker.metrics.ready.set(not worker.health.waiting_for)
+        worker.metrics.adapter_up.labels(worker.adapter.protocol).set(not worker.health.down)
         worker.metrics.writer_queue.labels("readings").set(worker.readings.waiting)
         return Response(worker.metrics.exposition(), media_type="text/plain; version=0.0.4")
 

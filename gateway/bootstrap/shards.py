@@ -84,7 +84,10 @@ def make_shards(
     if workers:
         listeners = [adapter.reported, *stored]
         watch = ShardWatch(lambda: living(engine), basis.metrics)
-        following = Following(engine, live=live, flags=flags, stored=listeners)
+        assert isinstance(basis.readings, PostgresReadings)  # noqa: S101 - checked above
+        following = Following(
+            engine, live=live, flags=flags, stored=listeners, missing=basis.readings.heed
+        )
         health.watch(watch.degraded)
         prepare = PostgresReadings(engine).prepare
         return Shards(engine, prepare, [watch.run, following.run])
@@ -125,7 +128,6 @@ def build_worker(settings: Settings, shards: ShardRange, port: int | None) -> In
     )  # fmt: skip
     health.watch(watch.degraded)
     metrics.registry.register(GapCollector(readings.gaps, {adapter.protocol: adapter}))
-    metrics.devices.labels(adapter.protocol).set(len(devices))
     return IngestWorker(
         readings=readings, engine=engine, claims=claims, adapter=adapter, watch=watch,
         sink=WorkerSink(readings, around.clock, metrics, queue=_QUEUE), metrics=metrics,

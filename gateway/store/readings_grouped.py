@@ -75,6 +75,7 @@ class GroupedReadings(abc.ABC):
         self._numbers: dict[str, int] = {}
         self._marks = SequenceMarks()
         self._current = False
+        self._told: dict[str, int] | None = None
         self._group: GroupCommit[_Batch] = GroupCommit(
             self._commit, _finish, name=name, most=_GROUP, close=self._close, inline=inline
         )
@@ -119,11 +120,17 @@ class GroupedReadings(abc.ABC):
     def gaps(self) -> Gaps:
         """Readings that are missing, and what was found missing or came late since the start."""
         marks, missing = self._marks, self._marks.missing
+        if self._told is not None:
+            return Gaps(missing=self._told, opened=marks.opened, closed=marks.closed)
         names = {number: name for name, number in self._numbers.copy().items()} if missing else {}
         return Gaps(
             missing={names[number]: count for number, count in missing.items()},
             opened=marks.opened, closed=marks.closed,
         )  # fmt: skip
+
+    def heed(self, missing: dict[str, int]) -> None:
+        """Believe other processes, which store the readings, about what is missing."""
+        self._told = missing
 
     @abc.abstractmethod
     def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:

@@ -110,6 +110,12 @@ _LATEST: Final = (
     " FROM flexway_readings.series s CROSS JOIN LATERAL (SELECT * FROM flexway_readings.readings"
     " WHERE series = s.number ORDER BY at_us DESC LIMIT 1) r ORDER BY s.name"
 )
+_MISSING: Final = (
+    "SELECT s.name, sum(m.count)::bigint FROM (SELECT series, lost AS count FROM"
+    " flexway_readings.marks WHERE lost > 0 UNION ALL SELECT series, last - first + 1 FROM"
+    " flexway_readings.holes) m JOIN flexway_readings.series s ON s.number = m.series"
+    " GROUP BY s.name"
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -256,6 +262,13 @@ class PostgresReadings(GroupedReadings):
         if pooled is not None:
             pooled.close()
         self._engine.dispose()
+
+
+def missing_in(engine: Engine) -> dict[str, int]:
+    """Readings that are missing per series that misses any, whichever process stores them."""
+    with engine.connect() as connection:
+        rows: list[Any] = list(connection.exec_driver_sql(_MISSING))
+    return dict(rows)
 
 
 def _of(pooled: PoolProxiedConnection) -> psycopg.Connection[Any]:

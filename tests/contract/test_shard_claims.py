@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from gateway.store.claims import FRESH_S, Claims, living, unclaimed
 from gateway.store.engine import open_engine
 from gateway.store.passed_on import Finding, Passed, forget_old, pass_on, take
+from gateway.store.readings_postgres import missing_in
 from gateway.store.readings_worker import WorkerReadings
 from marketplace_core.errors import ConfigError, FencedError
 from marketplace_core.shards import EVERY_SHARD, ShardRange, shard_range
@@ -180,3 +181,15 @@ async def test_what_a_worker_stores_and_notices_is_passed_on_once(database: Data
     assert forget_old(database.engine) == 0
     assert take(database.engine, 2) == [Passed(findings=[finding])]
     assert take(database.engine, 2) == []
+
+
+async def test_the_gateway_knows_what_is_missing_from_what_workers_store(
+    database: Database,
+) -> None:
+    claims = database.worker("a", LOW)
+    claims.claim()
+    store = database.readings(claims)
+    await store.store([reading(0), reading(4)])
+    assert missing_in(database.engine) == store.gaps().missing == {"ev-1": 3}
+    await store.store([reading(n) for n in (1, 2, 3)])
+    assert missing_in(database.engine) == store.gaps().missing == {}
