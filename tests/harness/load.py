@@ -23,6 +23,9 @@ ROWS = 20
 """Readings that a device makes at once."""
 EVERY_S = 0.25
 SPAN_US = 12_500
+MOST_KEPT = 400
+"""Readings of one device above which it makes no more until some are confirmed: while nobody
+confirms, sending all of them again and again would starve what is to come back."""
 
 
 def site_settings(folder: Path) -> list[str]:
@@ -50,7 +53,7 @@ class Load:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.devices = [MqttDevice(name, ORG, boot=1, resend_s=1.5) for name in self.names]
+        self.devices = [MqttDevice(name, ORG, boot=1, resend_s=3.0) for name in self.names]
         self.reported = Counter[str]()
 
     @property
@@ -64,7 +67,7 @@ class Load:
         """Each reading's power is its sequence number: it is known by what it says."""
         name = device.device_id
         while not self.over.is_set():
-            for _ in range(ROWS):
+            for _ in range(ROWS if device.unconfirmed < MOST_KEPT else 0):
                 number = self.reported[name]
                 row = [number, self.start_us(number), SPAN_US / 1e6, -1.0 * number]
                 device.report(row)
