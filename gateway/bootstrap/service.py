@@ -23,7 +23,7 @@ from gateway.bootstrap.backends import open_live
 from gateway.bootstrap.basis import Basis, JournalFactory, make_basis, prepare, time_map_of
 from gateway.bootstrap.interface import api_parts, make_emergency, make_gauges, make_streams
 from gateway.bootstrap.shards import make_shards
-from gateway.bootstrap.webhooks import make_hooks
+from gateway.bootstrap.webhooks import Hooks, make_hooks
 from gateway.flags import Flags
 from gateway.ingest import Ingest
 from gateway.live import Live
@@ -69,10 +69,7 @@ def build(
     around = around or of_this_machine(time_map_of(settings))
     basis = make_basis(settings, journal, bus, around)
     hooks = make_hooks(basis)
-    if around.adapters is None:
-        adapters = make_adapters(basis, hooks, telemetry_elsewhere=workers)
-    else:
-        adapters = field_adapters(settings, around.adapters)
+    adapters = _adapters(basis, hooks, around, workers=workers)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     check_time(settings, profiles)
     live = open_live(settings.bus, profiles, basis.metrics, around)
@@ -117,6 +114,14 @@ def build(
         restore=lambda rows: restore_adapters(adapters, rows),
         background=[hooks.relay.run, shards.run], claim=shards.claim,
     )  # fmt: skip
+
+
+def _adapters(
+    basis: Basis, hooks: Hooks, around: Surroundings, *, workers: bool
+) -> dict[str, DeviceAdapter]:
+    if around.adapters is None:
+        return make_adapters(basis, hooks, telemetry_elsewhere=workers)
+    return field_adapters(basis.settings, around.adapters)
 
 
 def _ingest(
