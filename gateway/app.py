@@ -100,6 +100,8 @@ class Application:
     """Hands open setpoints to adapters that have to know them before they answer devices."""
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """What else runs from start to stop."""
+    claim: Callable[[], None] = lambda: None
+    """Says to ingest workers that the telemetry of every shard is taken in here, or refuses."""
 
     @property
     def url(self) -> str:
@@ -122,6 +124,7 @@ class Application:
         """
         await asyncio.to_thread(self._migrate)
         await asyncio.to_thread(self.prepare)
+        await asyncio.to_thread(self.claim)
         self.writer.start()
         self.readings.start()
         await self.live.load()

@@ -185,6 +185,9 @@ class Metrics:
         self.root_age = self._gauge(
             "journal_root_age_seconds", "Seconds since the signed root was last known up to date"
         )
+        self.shards_unclaimed = self._gauge(
+            "shards_unclaimed", "Device shards whose telemetry nobody takes in, of 256"
+        )
         self.server_away = self._gauge("server_away", "1 while a server is done without", "server")
         self.writer_queue = self._gauge(
             "writer_queue_depth", "Units of work that wait for a commit", "writer"

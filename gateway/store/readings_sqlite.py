@@ -33,16 +33,29 @@ CREATE TABLE IF NOT EXISTS readings (
   PRIMARY KEY (at_us, series)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (
   series INTEGER NOT NULL, boot INTEGER NOT NULL, through INTEGER NOT NULL,
+  base INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (series, boot)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holes (
+  series INTEGER NOT NULL, boot INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+  PRIMARY KEY (series, boot, first)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (
   number INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, source TEXT NOT NULL, reason TEXT NOT NULL,
   evidence BLOB NOT NULL);
 """
 _INSERT: Final = "INSERT OR IGNORE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_MARK: Final = (
-    "INSERT INTO marks VALUES (?, ?, ?)"
-    " ON CONFLICT (series, boot) DO UPDATE SET through = max(through, excluded.through)"
+_ADDED: Final = (
+    ("readings", "register_kwh", "REAL"),
+    ("marks", "base", "INTEGER NOT NULL DEFAULT 0"),
+    ("marks", "lost", "INTEGER NOT NULL DEFAULT 0"),
 )
+"""Columns that files of earlier versions lack."""
+_MARK: Final = (
+    "INSERT INTO marks (series, boot, through, base, lost) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (series, boot) DO UPDATE SET through = max(through, excluded.through),"
+    " base = excluded.base, lost = excluded.lost"
+)
+_MENDED: Final = "DELETE FROM holes WHERE series = ? AND boot = ?"
+_HOLE: Final = "INSERT INTO holes (series, boot, first, last) VALUES (?, ?, ?, ?)"
 _PUT_ASIDE: Final = "INSERT INTO quarantine (at_us, source, reason, evidence) VALUES (?, ?, ?, ?)"
 _PUT_ASIDE_NEWEST: Final = (
     "SELECT at_us, source, reason, evidence, number FROM quarantine"
@@ -76,9 +89,10 @@ class SqliteReadings(GroupedReadings):
         self._connection: sqlite3.Connection | None = None
         with closing(self._connect()) as connection:
             connection.executescript(_SCHEMA)
-            columns = {row[1] for row in connection.execute("PRAGMA table_info(readings)")}
-            if "register_kwh" not in columns:  # a file of an earlier version
-                connection.execute("ALTER TABLE readings ADD COLUMN register_kwh REAL")
+            for table, column, kind in _ADDED:
+                columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+                if column not in columns:
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
         """The newest messages put aside, of those before a number."""
@@ -132,7 +146,12 @@ class SqliteReadings(GroupedReadings):
     def _load(self) -> Known:
         return Known(
             numbers=dict(self._open.execute("SELECT name, number FROM series")),
-            marks=self._open.execute("SELECT series, boot, through FROM marks").fetchall(),
+            marks=self._open.execute(
+                "SELECT series, boot, through, base, lost FROM marks"
+            ).fetchall(),
+            holes=self._open.execute(
+                "SELECT series, boot, first, last FROM holes ORDER BY series, boot, first"
+            ).fetchall(),
         )
 
     def _register(self, names: Sequence[str]) -> dict[str, int]:
@@ -144,6 +163,8 @@ class SqliteReadings(GroupedReadings):
     def _write(self, group: Group) -> None:
         self._open.executemany(_INSERT, group.rows)
         self._open.executemany(_MARK, group.marks)
+        self._open.executemany(_MENDED, group.mended)
+        self._open.executemany(_HOLE, group.holes)
         messages = [(to_us(m.at), m.source, m.reason, m.evidence) for m in group.messages]
         self._open.executemany(_PUT_ASIDE, messages)
 
