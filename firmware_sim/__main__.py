@@ -1,4 +1,4 @@
-"""`python -m firmware_sim`: plan a day, write its meter history, run its devices, judge it; run a fleet."""
+"""`python -m firmware_sim`: plan a day, its history, run its devices, judge it; run a fleet."""
 
 from __future__ import annotations
 

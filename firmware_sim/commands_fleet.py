@@ -6,10 +6,8 @@ import asyncio
 import hashlib
 import json
 import os
-import signal
 import ssl
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +22,7 @@ from firmware_sim.fleet.modbus_host import MOST_UNITS, ModbusHost
 from firmware_sim.fleet.mqtt_fleet import MqttFleet
 from firmware_sim.fleet.mqtt_host import MqttHost, MqttOptions
 from firmware_sim.fleet.population import Population, populate
+from firmware_sim.fleet.run import Run, stopwatch
 from firmware_sim.fleet.scenario import NOTHING, Scenario, json_schema
 from firmware_sim.fleet.scenario_file import read_scenario
 from firmware_sim.fleet.stats import Stats
@@ -111,28 +110,20 @@ def mqtt_command(
         handout=handout,
     )  # fmt: skip
     with Stats(stats) as figures:
-        uvloop.run(_mqtt(population, scenario, options, seed, interval_s, figures, ready, lasts_s))
+        run = Run(population, scenario, seed, figures, ready, lasts_s)
+        uvloop.run(_mqtt(run, options, interval_s))
 
 
-async def _mqtt(
-    population: Population, scenario: Scenario, options: MqttOptions, seed: int,
-    interval_s: float, stats: Stats, ready: Path | None, lasts_s: float | None,
-) -> None:  # fmt: skip
-    began, epoch = time.monotonic(), time.time()
-
-    def clock() -> float:
-        return time.monotonic() - began
-
+async def _mqtt(run: Run, options: MqttOptions, interval_s: float) -> None:
+    clock, epoch = stopwatch(), time.time()
     fleet = MqttFleet(
-        population, scenario, seed=seed, epoch_us=round(epoch * 1e6), interval_s=interval_s,
-        boot=int(epoch), clock=clock,
+        run.population, run.scenario, seed=run.seed, epoch_us=round(epoch * 1e6),
+        interval_s=interval_s, boot=int(epoch), clock=clock,
     )  # fmt: skip
-    host = MqttHost(fleet, options, seed=seed, stats=stats, clock=clock)
+    host = MqttHost(fleet, options, seed=run.seed, stats=run.stats, clock=clock)
     stop = asyncio.Event()
-    await _until(
-        stop, lasts_s, host.run(stop), host.all_up,
-        lambda: _write(ready, {"epoch": epoch, "devices": len(population)}),
-    )  # fmt: skip
+    ready = {"epoch": epoch, "devices": len(run.population)}
+    await run.until_stopped(stop, host.run(stop), host.all_up, lambda: ready)
 
 
 @fleet_group.command(
@@ -168,30 +159,20 @@ def modbus_command(
         raise ConfigError(f"{ports} ports from {first_port} on end behind 65535: begin lower")
     allow_open_files(ports * (1 + masters))
     with Stats(stats) as figures:
-        uvloop.run(
-            _modbus(population, scenario, seed, (host, first_port, units_per_port), figures,
-                    ready, lasts_s)
-        )  # fmt: skip
+        run = Run(population, scenario, seed, figures, ready, lasts_s)
+        uvloop.run(_modbus(run, host=host, first_port=first_port, units_per_port=units_per_port))
 
 
-async def _modbus(
-    population: Population, scenario: Scenario, seed: int, place: tuple[str, int, int],
-    stats: Stats, ready: Path | None, lasts_s: float | None,
-) -> None:  # fmt: skip
-    began = time.monotonic()
-
-    def clock() -> float:
-        return time.monotonic() - began
-
-    host = ModbusHost(
-        ModbusFleet(population, scenario, seed=seed, clock=clock), clock=clock, host=place[0],
-        first_port=place[1], units_per_port=place[2], stats=stats,
+async def _modbus(run: Run, *, host: str, first_port: int, units_per_port: int) -> None:
+    clock = stopwatch()
+    fleet = ModbusFleet(run.population, run.scenario, seed=run.seed, clock=clock)
+    served = ModbusHost(
+        fleet, clock=clock, host=host, first_port=first_port, units_per_port=units_per_port,
+        stats=run.stats,
     )  # fmt: skip
     stop, listening = asyncio.Event(), asyncio.Event()
-    await _until(
-        stop, lasts_s, host.run(stop, listening=listening), listening,
-        lambda: _write(ready, {"modbus": host.ready()}),
-    )  # fmt: skip
+    running = served.run(stop, listening=listening)
+    await run.until_stopped(stop, running, listening, lambda: {"modbus": served.ready()})
 
 
 @fleet_group.command(name="play")
@@ -270,32 +251,3 @@ def _said(population: Population, scenario: Scenario, seed: int, *, dry_run: boo
     for line in lines(Timeline(scenario, population, seed=seed), population):
         click.echo(line, err=not dry_run)
     return dry_run
-
-
-async def _until(
-    stop: asyncio.Event, lasts_s: float | None, running: Coroutine[Any, Any, None],
-    up: asyncio.Event, ready: Callable[[], None],
-) -> None:  # fmt: skip
-    """Run until a signal or the end of the time; `ready` is called once everything is up."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if lasts_s is not None:
-        loop.call_later(lasts_s, stop.set)
-
-    async def announce() -> None:
-        await up.wait()
-        ready()
-
-    async with asyncio.TaskGroup() as tasks:
-        announcing = tasks.create_task(announce())
-        await running
-        announcing.cancel()
-
-
-def _write(path: Path | None, content: dict[str, Any]) -> None:
-    """The ready file, never half of it."""
-    if path is not None:
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps({"pid": os.getpid(), **content}), encoding="utf-8")
-        part.replace(path)

@@ -55,6 +55,8 @@ class ModbusFleet:
                         self._reboot(unit, seconds(down))
                 case ReconnectStorm():
                     losses += [(unit, 0.0) for unit in units]
+                case _:
+                    pass  # a column of the effects
         return losses
 
     def answer(self, unit: int, function: int, body: bytes) -> tuple[float, bytes] | None:

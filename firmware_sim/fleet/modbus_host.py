@@ -19,8 +19,8 @@ from firmware_sim.fleet.stats import Stats
 _HEADER: Final = struct.Struct(">HHHB")
 _FRAME: Final = struct.Struct(">HHHBB")
 _READ: Final = 3
-_MOST: Final = 260
-"""Bytes of a frame (MODBUS Messaging on TCP/IP V1.0b, section 4.1)."""
+_LEAST, _MOST = 2, 254
+"""What the length of a frame may be: unit and PDU (MODBUS Messaging on TCP/IP V1.0b, 3.1.3)."""
 _TICK_S: Final = 0.05
 _SWEEP_S: Final = 1.0
 _STEPS: Final = 5
@@ -63,7 +63,7 @@ class Line(asyncio.Protocol):
         at, out = 0, []
         while len(data) - at >= _FRAME.size:
             transaction, protocol, length, number, function = _FRAME.unpack_from(data, at)
-            if protocol or not 2 <= length <= _MOST - 6:
+            if protocol or not _LEAST <= length <= _MOST:
                 self.abort()
                 return
             end = at + 6 + length

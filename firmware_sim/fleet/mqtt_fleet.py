@@ -222,7 +222,7 @@ class MqttFleet:
         return payload
 
     def _lost(self, device: int, kind: int) -> bool:
-        share = self.core.effects.drops[device]
+        share = float(self.core.effects.drops[device])
         if not share:
             return False
         number = self._numbers[kind, device] = self._numbers.get((kind, device), 0) + 1
@@ -240,7 +240,8 @@ class MqttFleet:
                 return [Loss(device, down_s) for device in devices]
             case ReconnectStorm():
                 return [Loss(device, 0.0) for device in devices]
-        return []
+            case _:
+                return []
 
     def _reboot(self, device: int, down_s: float, *, forgets: bool) -> None:
         """RAM is empty: no setpoint; sequence numbers begin anew under a new boot number."""

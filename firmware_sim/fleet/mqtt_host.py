@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import ssl
 import sys
@@ -85,6 +86,9 @@ class MqttHost:
         self._refusals: Counter[int] = Counter()
         self._stopping = False
         self._now = 0.0
+        self._left = 0
+        """Connections that still have to end, once it stops."""
+        self._all_gone = asyncio.Event()
         self.all_up = asyncio.Event()
         """Every device has been connected at the same time."""
 
@@ -171,6 +175,9 @@ class MqttHost:
     def lost(self, session: Session) -> None:
         """Come back with full jitter."""
         self._up[session.device] = False
+        self._left -= 1
+        if self._stopping and self._left <= 0:
+            self._all_gone.set()
         if not session.trying:
             self._try_later(session)
 
@@ -267,12 +274,15 @@ class MqttHost:
 
     async def _goodbye(self) -> None:
         """Everybody says that it goes; the Will stays unsaid."""
+        self._left = sum(session.connected for session in self._sessions)
+        if not self._left:
+            self._all_gone.set()
         for session in self._sessions:
             offline = status(self._fleet.boot(session.device), online=False)
             session.goodbye(self._prefixes[session.device] + b"status", offline)
-        async with asyncio.timeout(_CONNECT_S):
-            while any(session.connected for session in self._sessions):
-                await asyncio.sleep(_TICK_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_S):
+                await self._all_gone.wait()
 
     def _prefix(self, device: str) -> bytes:
         name = topic(self._options.organisation, device, "status")

@@ -154,6 +154,8 @@ class Session(asyncio.Protocol):
                 self._welcome(packets.welcome(frame, five=self.five))
             case packets.DISCONNECT:
                 self.abort()
+            case _:
+                pass  # a SUBACK or a pong: that it came is all there is to it
 
     def _welcome(self, welcome: packets.Welcome) -> None:
         if welcome.code:

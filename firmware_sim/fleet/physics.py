@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from firmware_sim.fleet.effects import Effects
-from firmware_sim.fleet.population import CHARGER, INVERTER, Floats, Population
+from firmware_sim.fleet.population import CHARGER, INVERTER, Flags, Floats, Population
 
 _FULL_EPSILON_KWH = 1e-9
 _DAY_S = 86_400.0
@@ -52,10 +52,11 @@ class Plant:
         self.power_kw = np.where(blocked, 0.0, end)
         self.mean_kw = (out - into) * _SECONDS / seconds
 
-    def available(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def available(self) -> Flags:
         """Which devices can be driven now: all but chargers whose car is full."""
         room = self._of.capacity_kwh - self.stored_kwh
-        return ~self._charger | (room > _FULL_EPSILON_KWH)
+        found: Flags = ~self._charger | (room > _FULL_EPSILON_KWH)
+        return found
 
     def _target(self, at: float, commanded_kw: Floats, effects: Effects) -> Floats:
         sun = self._sun_kw(at)
@@ -71,7 +72,8 @@ class Plant:
         height = max(0.0, np.cos(2.0 * np.pi * at / _DAY_S))
         wave = np.sin(2.0 * np.pi * (at / _CLOUD_S + self._of.cloud))
         clear = 1.0 - _CLOUD_DEPTH * self._of.cloud * (1.0 + wave) / 2.0
-        return self._of.high_kw * height * clear
+        found: Floats = self._of.high_kw * height * clear
+        return found
 
 
 def _ramped(

@@ -106,4 +106,5 @@ def _kinds(protocol: Protocol, drawn: Floats) -> npt.NDArray[np.str_]:
 
 
 def _pick(values: tuple[float, ...], drawn: Floats) -> Floats:
-    return np.array(values)[(drawn * len(values)).astype(int)]
+    found: Floats = np.array(values)[(drawn * len(values)).astype(int)]
+    return found

@@ -59,7 +59,7 @@ def parse_scenario(text: bytes, file: str) -> Scenario:
             entries = []
     timeline = [_entry(raw, ("timeline", n), findings) for n, raw in enumerate(entries)]
     rest = {**data, "timeline": []} if isinstance(data, dict) else data
-    whole = _converted(rest, Scenario, (), findings)
+    whole: Scenario | None = _converted(rest, Scenario, (), findings)
     if findings or whole is None:
         sources = Sources(file=file, lines=lines, variables={})
         ordered = sorted(findings, key=lambda one: sources.line_of(one.location) or 0)

@@ -61,8 +61,8 @@ def select(
     entry: Fault, number: int, name: str, population: Population, seed: int
 ) -> Indexes:  # fmt: skip
     """Devices of an entry, the `number`th of the scenario `name`; the same for the same seed."""
-    selector = Selector() if entry.devices == "all" else entry.devices
-    if isinstance(selector, str) or selector.protocol not in {None, population.protocol}:
+    selector = entry.devices if isinstance(entry.devices, Selector) else Selector()
+    if selector.protocol not in {None, population.protocol}:
         return np.empty(0, dtype=np.intp)
     wanted = frozenset(selector.ids)
     found = np.array(

@@ -54,6 +54,9 @@ class Playback:
         self._away: set[int] = set()
         self._queue: list[tuple[float, int, int, str, bytes]] = []
         self._order = 0
+        self._stored: dict[tuple[int, int], set[int]] = {}
+        """Of each device and boot the readings behind a gap."""
+        self._through: dict[tuple[int, int], int] = {}
 
     def run(self, until: float) -> Iterator[Said]:
         """Everything that is said from now until a time, in order."""
@@ -76,10 +79,19 @@ class Playback:
         while self._queue and self._queue[0][0] <= at:
             due, _, device, kind, payload = heapq.heappop(self._queue)
             if kind == "telemetry" and self._stores:
-                told = msgpack.unpackb(payload)
-                through = told["readings"][-1][0]
-                self._fleet.stored(device, {"boot": told["boot"], "through": through})
+                self._fleet.stored(device, self._store(device, msgpack.unpackb(payload)))
             yield Said(due, self._fleet.population.ids[device], kind, payload)
+
+    def _store(self, device: int, told: Mapping[str, Any]) -> dict[str, int]:
+        """Confirm up to the first reading that is missing, as the profile asks."""
+        known = self._stored.setdefault((device, told["boot"]), set())
+        known.update(row[0] for row in told["readings"])
+        through = self._through.get((device, told["boot"]), told["oldest"] - 1)
+        while through + 1 in known:
+            through += 1
+            known.discard(through)
+        self._through[device, told["boot"]] = through
+        return {"boot": told["boot"], "through": through}
 
     def _lose(self, device: int, at: float, down_s: float) -> None:
         self._away.add(device)
