@@ -102,19 +102,27 @@ class MqttHost:
         heapq.heapify(self._tries)
         for session in self._sessions:
             session.trying = True
-        swept = 0.0
-        async with asyncio.TaskGroup() as tasks:
-            while not stop.is_set():
-                self._now = self._clock()
-                self._advance()
-                self._send()
-                self._connect_due(tasks)
-                if self._now - swept >= _SWEEP_S:
-                    swept = self._now
-                    self._sweep()
-                await asyncio.sleep(_TICK_S)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._tick(stop, tasks)
+                self._stopping = True
+            await self._goodbye()
+        finally:
             self._stopping = True
-        await self._goodbye()
+            for session in self._sessions:
+                session.abort()
+
+    async def _tick(self, stop: asyncio.Event, tasks: asyncio.TaskGroup) -> None:
+        swept = 0.0
+        while not stop.is_set():
+            self._now = self._clock()
+            self._advance()
+            self._send()
+            self._connect_due(tasks)
+            if self._now - swept >= _SWEEP_S:
+                swept = self._now
+                self._sweep()
+            await asyncio.sleep(_TICK_S)
 
     # What a session tells its device.
 

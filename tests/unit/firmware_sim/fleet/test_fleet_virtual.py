@@ -67,8 +67,8 @@ def test_a_fault_touches_nobody_else() -> None:
     quiet = play(calm, 100.0)
     for fault in ("drop", "delay, by: 2", "lie, factor: 3", "clock_skew, by: 60"):
         troubled = play(virtual(f"fault: {fault}, {entry}", count=40), 100.0)
-        assert [one for one in troubled if one.device != names[0]] == [
-            one for one in quiet if one.device != names[0]
+        assert [one for one in troubled if one.device != car] == [
+            one for one in quiet if one.device != car
         ]
         assert troubled != quiet, fault
 
