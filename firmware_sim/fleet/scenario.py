@@ -44,6 +44,7 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     prefix: Annotated[str, Meta(description="Ids begin with it: 'mq-ev-'.")] = ""
     ids: Annotated[tuple[str, ...], Meta(description="These ids.")] = ()
+    without: Annotated[tuple[str, ...], Meta(description="Not these ids.")] = ()
     share: Annotated[
         Annotated[float, Meta(gt=0.0, le=1.0)] | None,
         Meta(description="Part of them, drawn from the seed."),

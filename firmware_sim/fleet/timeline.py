@@ -64,12 +64,14 @@ def select(
     selector = entry.devices if isinstance(entry.devices, Selector) else Selector()
     if selector.protocol not in {None, population.protocol}:
         return np.empty(0, dtype=np.intp)
-    wanted = frozenset(selector.ids)
+    wanted, spared = frozenset(selector.ids), frozenset(selector.without)
     found = np.array(
         [
             index
             for index, device in enumerate(population.ids)
-            if device.startswith(selector.prefix) and (not wanted or device in wanted)
+            if device.startswith(selector.prefix)
+            and (not wanted or device in wanted)
+            and device not in spared
         ],
         dtype=np.intp,
     )

@@ -144,6 +144,9 @@ def test_devices_are_chosen_by_protocol_prefix_id_share_and_count() -> None:
     assert chosen(f"{{ids: [{fleet.ids[3]}, {fleet.ids[9]}, other]}}") == [
         fleet.ids[3], fleet.ids[9],
     ]  # fmt: skip
+    assert chosen(f"{{prefix: mq-ev-, without: [{fleet.ids[4]}]}}") == [
+        name for name in fleet.ids if "-ev-" in name and name != fleet.ids[4]
+    ]
     tenth = chosen("{share: 0.1}")
     assert len(tenth) == 40
     assert tenth == chosen("{share: 0.1}")
