@@ -14,12 +14,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import bench_dispatch, bench_mqtt_ingest, bench_planner, bench_store
+from tests.bench import (
+    bench_dispatch,
+    bench_fleet,
+    bench_mqtt_ingest,
+    bench_planner,
+    bench_store,
+)
 
 BENCHMARKS = {
     "order_to_wire_1000": bench_dispatch.run,
     "mqtt_ingest_qos1": bench_mqtt_ingest.run,
     "planner_100k": bench_planner.run,
+    "memory_per_device": bench_fleet.costs,
+    "reconnect_10k": bench_fleet.reconnect,
     "store": bench_store.run,
 }
 

@@ -67,7 +67,8 @@ class Fleet:
         scenario = folder / "storm.yaml"
         scenario.write_text(
             "name: storm\ntimeline:\n"
-            f"  - {{fault: reconnect_storm, at: {storm_at}, devices: {{without: {list(spared)}}}}}\n"
+            f"  - fault: reconnect_storm\n    at: {storm_at}\n"
+            f"    devices: {{without: {list(spared)}}}\n"
         )
         self.child = Child(
             "fleet",
@@ -127,11 +128,16 @@ def gateway(
         lab.close()
 
 
+def counter(lab: Lab, name: str) -> float:
+    """The value of one of the gateway's metrics, with its labels if it has any."""
+    text = httpx.get(f"{lab.url}/metrics", timeout=30.0).text
+    found = re.search(rf"^flexway_{re.escape(name)} (\S+)", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
 def believed(lab: Lab) -> int:
     """MQTT devices that the gateway believes present."""
-    text = httpx.get(f"{lab.url}/metrics", timeout=30.0).text
-    found = re.search(r'^flexway_devices_connected\{protocol="mqtt"\} (\S+)', text, re.MULTILINE)
-    return int(float(found[1])) if found else 0
+    return int(counter(lab, 'devices_connected{protocol="mqtt"}'))
 
 
 class Probe:

@@ -138,7 +138,7 @@ def test_a_device_says_what_paho_says(*, five: bool, login: dict[str, str]) -> N
 def test_lengths_are_those_of_table_1_1(value: int, encoded: str) -> None:
     """Section 1.5.5."""
     packet = packets._packet(0x32, b"x" * value)
-    assert packet[1:-value or None].hex() == encoded
+    assert packet[1 : -value or None].hex() == encoded
     assert packets._length(bytes.fromhex(encoded), 0) == (value, len(encoded) // 2)
 
 

@@ -26,7 +26,9 @@ ONLY = f"devices: {{ids: [{BATTERY}]}}"
 EPOCH = datetime.fromtimestamp(EPOCH_US / 1e6, UTC)
 
 
-def played(entry: str, until: float, *commands: float, **more: bool) -> tuple[MqttFleet, list[Said]]:
+def played(
+    entry: str, until: float, *commands: float, **more: bool
+) -> tuple[MqttFleet, list[Said]]:
     """`commands`: times at which the battery is told to give 3 kW."""
     fleet = virtual(f"{entry}, {ONLY}", count=COUNT)
     return fleet, play(fleet, until, commands=[told(at, BATTERY, 3.0) for at in commands], **more)
@@ -34,6 +36,16 @@ def played(entry: str, until: float, *commands: float, **more: bool) -> tuple[Mq
 
 def ends(reading: wire.WireReading) -> float:
     return (reading.start_us - EPOCH_US) / 1e6 + reading.seconds
+
+
+def arrivals(said: list[Said]) -> dict[int, float]:
+    """When each reading of the battery arrived."""
+    return {
+        reading.sequence: one.at
+        for one in said
+        if one.device == BATTERY and one.kind == "telemetry"
+        for reading in wire.decode_telemetry(one.payload).readings
+    }
 
 
 def true_kw(fleet: MqttFleet) -> float:
@@ -85,10 +97,7 @@ def test_delay_makes_answers_and_telemetry_late() -> None:
     _, calm = played("fault: delay, by: 0, at: 500, until: 600", 100.0, 20.0)
     _, late = played("fault: delay, by: 4.5s, at: 10, until: 60", 100.0, 20.0)
     assert unpacked(late, "ack", BATTERY)[0][0] == 24.5
-    before = {r.sequence: one.at for one in calm if one.device == BATTERY
-              and one.kind == "telemetry" for r in wire.decode_telemetry(one.payload).readings}  # fmt: skip
-    after = {r.sequence: one.at for one in late if one.device == BATTERY
-             and one.kind == "telemetry" for r in wire.decode_telemetry(one.payload).readings}  # fmt: skip
+    before, after = arrivals(calm), arrivals(late)
     delays = {round(after[n] - at, 3) for n, at in before.items() if 12 < at < 60}
     assert delays == {4.5}
     assert {round(after[n] - at, 3) for n, at in before.items() if at > 70} == {0.0}

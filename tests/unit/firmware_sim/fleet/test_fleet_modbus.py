@@ -57,7 +57,9 @@ async def served(*entries: str, per_port: int = 1) -> AsyncIterator[tuple[Modbus
             stop.set()
 
 
-def link_to(host: ModbusHost, number: int, timeout_s: float = 2.0) -> tuple[ModbusLink, SunSpecUnit]:
+def link_to(
+    host: ModbusHost, number: int, timeout_s: float = 2.0
+) -> tuple[ModbusLink, SunSpecUnit]:
     place = host.places[UNITS.ids[number]]
     link = ModbusLink(HOST, place.port, timeout_s=timeout_s, monotonic=time.monotonic)
     return link, SunSpecUnit(link, place.unit)
@@ -79,9 +81,7 @@ def adapter_of(host: ModbusHost, *numbers: int, timeout_s: float = 0.5) -> Modbu
                 serial=serial_of(name), profile=profile,
             )
         )  # fmt: skip
-    return ModbusAdapter(
-        endpoints, clock=WallClock(), time_map=IdentityTime(), timeout_s=timeout_s
-    )
+    return ModbusAdapter(endpoints, clock=WallClock(), time_map=IdentityTime(), timeout_s=timeout_s)
 
 
 @asynccontextmanager

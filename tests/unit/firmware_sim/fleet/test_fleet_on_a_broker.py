@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ from marketplace_core.verification.flags import FlagKind
 from tests.harness.clocks import IdentityTime, WallClock, eventually
 from tests.harness.fleets import connected
 from tests.harness.lab import HOST, free_port, mosquitto
-from tests.harness.mqtt import setpoint
+from tests.harness.mqtt import Mosquitto, setpoint
 from tests.harness.sinks import ListSink
 
 pytestmark = pytest.mark.process
@@ -191,20 +190,11 @@ async def test_a_stop_says_goodbye_and_a_lost_link_lets_the_will_speak(port: int
 async def test_a_broker_that_refuses_is_named_once_and_the_remedy_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    port = free_port()
-    conf = tmp_path / "mosquitto.conf"
     passwords = tmp_path / "passwords"
-    passwords.write_text("")
-    conf.write_text(f"listener {port} {HOST}\nallow_anonymous false\npassword_file {passwords}\n"
-                    "user root\n")  # fmt: skip
-    with (tmp_path / "log").open("wb") as log:
-        broker = subprocess.Popen(["mosquitto", "-c", str(conf)], stdout=log, stderr=log)
-    try:
-        async with connected(port, count=5, old_share=0.0, wait=False) as (_, _, stats):
+    passwords.touch()
+    with Mosquitto(tmp_path, f"password_file {passwords}", anonymous=False) as broker:
+        async with connected(broker.port, count=5, old_share=0.0, wait=False) as (_, _, stats):
             await eventually(lambda: stats.refused >= 8, seconds=20, what="refusals")
-    finally:
-        broker.terminate()
-        broker.wait(10)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "(MQTT 5, code 135); --handout names the folder with passwords" in said[0]

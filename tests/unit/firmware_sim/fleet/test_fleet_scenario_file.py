@@ -19,6 +19,9 @@ from tests.harness.fleets import scenario
 
 ROOT = Path(__file__).parents[4]
 SHIPPED = sorted((ROOT / "firmware_sim/scenarios").glob("*.yaml"))
+SPANS = "write 90, '90s', '1.5m' or '200ms'"
+TABLE = "see the table in docs/simulator.md"
+KEYS_OF_A_REBOOT = "known keys: at, devices, down, fault, forgets_readings"
 DOCS = (ROOT / "docs/simulator.md").read_text(encoding="utf-8")
 
 
@@ -77,12 +80,9 @@ colour: red
         "s.yaml:6: timeline.1.fault: there is no fault 'dealy'; did you mean 'delay'?",
         "s.yaml:8: timeline.2.by: this key is missing; see the table in docs/simulator.md",
         "s.yaml:11: timeline.2.bye: there is no such key; did you mean 'by'?",
-        "s.yaml:13: timeline.3.at: '1 fortnight' is no span of time;"
-        " write 90, '90s', '1.5m' or '200ms'",
-        "s.yaml:19: timeline.4.devices.share: Expected `float` <= 1.0;"
-        " see the table in docs/simulator.md",
-        "s.yaml:22: timeline.5.until: there is no such key;"
-        " known keys: at, devices, down, fault, forgets_readings",
+        f"s.yaml:13: timeline.3.at: '1 fortnight' is no span of time; {SPANS}",
+        "s.yaml:19: timeline.4.devices.share: Expected `float` <= 1.0; " + TABLE,
+        f"s.yaml:22: timeline.5.until: there is no such key; {KEYS_OF_A_REBOOT}",
         "s.yaml:23: timeline.6.fault: `fault` is missing; " + found[7].partition("; ")[2],
         "s.yaml:24: timeline.7: a fault is needed here; write `- fault: drop`",
         "s.yaml:25: colour: there is no such key; " + found[9].partition("; ")[2],

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_telemetry_is_spread_over_the_interval_and_covers_all_time() -> None:
         rows = readings(said, device)
         assert [row.sequence for row in rows] == list(range(len(rows)))
         assert rows[0].start_us == EPOCH_US
-        for before, after in zip(rows, rows[1:], strict=False):
+        for before, after in pairwise(rows):
             assert after.start_us == before.start_us + round(before.seconds * 1e6)
         assert all(row.seconds == 10.0 for row in rows[1:])
 
