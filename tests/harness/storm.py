@@ -30,9 +30,13 @@ from tests.harness.lab import HOST, Lab, contract, next_period, wait_for
 
 ORG = "org_seller"
 PROBES = 8
-_PERIODS = 96
+_PERIODS = 240
 _ORDER_EVERY_S = 0.4
 _SEED = 7
+_START_S = 240.0
+_TRIES = 5
+_BEFORE_S = 15.0
+"""Of orders before the storm."""
 
 
 @dataclass(kw_only=True)
@@ -115,12 +119,14 @@ def gateway(
     devices = mqtt_devices(population, organisation=ORG, telemetry_s=telemetry_s)
     for device in devices:
         # One long lease and plenty of notice: an order sends its setpoints at once, and once.
-        device["profile"] |= {"lease_s": 14_400.0, "notice_s": 86_400.0}
+        device["profile"] |= {"lease_s": 14_400.0, "notice_s": 172_800.0}
     lab.sections["mqtt"] = {"port": port, "tls": False, "devices": devices,
                             "ack_timeout_s": 30.0}  # fmt: skip
     lab.write_settings()
-    child = lab.start()
+    child = lab.start(wait=False)
     try:
+        # Settings of ten thousand devices take their time to be read.
+        lab.url = child.wait_ready(_START_S)["url"]
         wait_for(lambda: httpx.get(f"{lab.url}/readyz").is_success, seconds=60, what="readiness")
         yield lab, child
     finally:
@@ -178,17 +184,27 @@ class Probe:
     async def ordering(self, until: Any) -> None:
         """Submit an order now and then until a condition holds."""
         number = len(self._accepted_at)
-        while not until() and number < _PERIODS:
+        while not until():
+            if number == _PERIODS:
+                raise TimeoutError(f"waited {_PERIODS} orders for {until}")
             begins = self._start + number * timedelta(minutes=5)
             span = {"start": begins.isoformat(),
                     "end": (begins + timedelta(minutes=5)).isoformat()}  # fmt: skip
             order = {"need_id": self._need, "kw": 1.5 * len(self._names), "interval": span}
-            buyer = self._lab.client("org_buyer")
-            made = await asyncio.to_thread(buyer.submit_order, order, key=f"storm-{number}")
+            made = await asyncio.to_thread(self._submit, order, f"storm-{number}")
             self._accepted_at[str(made["id"])] = time.time()
             self._match()
             number += 1
             await asyncio.sleep(_ORDER_EVERY_S)
+
+    def _submit(self, order: dict[str, Any], key: str) -> Any:
+        """Again with the same key where the connection ended: an idle one may have been closed."""
+        for _ in range(_TRIES):
+            try:
+                return self._lab.client("org_buyer").submit_order(order, key=key)
+            except httpx.TransportError:
+                continue
+        raise TimeoutError(f"the gateway ended {_TRIES} connections in a row")
 
     @property
     def missing(self) -> int:
@@ -232,6 +248,7 @@ async def storm(
             await asyncio.to_thread(fleet.wait_up, storm_at)
             await asyncio.to_thread(_until_believed, lab, whole)
             async with probe.listening(port):
+                await asyncio.sleep(max(0.0, fleet.storm_wall - _BEFORE_S - time.time()))
                 await probe.ordering(lambda: time.time() > fleet.storm_wall)
                 await probe.ordering(lambda: fleet.back_s(whole) is not None)
                 back_s = fleet.back_s(whole)
