@@ -27,7 +27,7 @@ from tests.harness.storm import Fleet, bare_back_s, believed, counter, gateway, 
 
 SIZES = (625, 2_500, 10_000)
 STORM = 10_000
-_STORM_AT_S, _SPREAD_S, _STORM_INTERVAL_S = 80.0, 20.0, 30.0
+_STORM_AT_S, _SPREAD_S, _STORM_INTERVAL_S = 150.0, 20.0, 30.0
 _INTERVAL_S = 15.0
 _WINDOW_S = 30.0
 """Wall seconds over which processor time and messages are counted."""
