@@ -100,8 +100,10 @@ def mqtt_command(
     population, scenario = _fleet("mqtt", devices, seed, scenario_file, old_share)
     if _said(population, scenario, seed, dry_run=dry_run):
         return
-    if handout is not None and ca_file is None and broker_host not in _LOOPBACK:
-        raise ConfigError(f"passwords would go to {broker_host} in clear text: give --ca FILE")
+    if handout is not None:
+        if ca_file is None and broker_host not in _LOOPBACK:
+            raise ConfigError(f"passwords would go to {broker_host} in clear text: give --ca FILE")
+        _check_passwords(population, handout)
     allow_open_files(devices)
     options = MqttOptions(
         host=broker_host, port=broker_port, organisation=organisation, keepalive_s=keepalive_s,
@@ -244,6 +246,17 @@ def _fleet(
 ) -> tuple[Population, Scenario]:  # fmt: skip
     scenario = NOTHING if scenario_file is None else read_scenario(scenario_file)
     return populate(protocol, count, seed=seed, old_share=old_share), scenario
+
+
+def _check_passwords(population: Population, handout: Path) -> None:
+    missing = [
+        name for name in population.ids if not (handout / f"{name}.password").is_file()
+    ]  # fmt: skip
+    if missing:
+        raise ConfigError(
+            f"{handout} has no {missing[0]}.password, and so for {len(missing)} devices: bind them"
+            " (`fleet settings`) and run `flexway broker acl`"
+        )
 
 
 def _said(population: Population, scenario: Scenario, seed: int, *, dry_run: bool) -> bool:

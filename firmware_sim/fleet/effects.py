@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from firmware_sim.fleet.population import Floats
+from firmware_sim.fleet.population import Flags, Floats
 from firmware_sim.fleet.scenario import (
     Clamp,
     ClockSkew,
@@ -38,11 +38,13 @@ class Effects:
         self.skew_s: Floats
         self.replay_s: Floats
         """Seconds between two old messages; 0 = none."""
-        self.apply(())
-        self.lies = np.zeros(count, dtype=bool)
-        self.stuck = np.zeros(count, dtype=bool)
-        self.frozen = np.zeros(count, dtype=bool)
+        self.lies: Flags
+        """It goes on by itself and reports what it was told."""
+        self.stuck: Flags
+        """Its power stays where it is."""
+        self.frozen: Flags
         """The meter shows what it showed."""
+        self.apply(())
 
     def apply(self, active: Iterable[Event]) -> None:
         """Set the columns to what is in force now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from marketplace_core.dispatch.setpoint import Applied
 from marketplace_core.errors import ConfigError
 from marketplace_core.units import Kw
 from marketplace_core.verification.flags import FlagKind
+from tests.harness.access import run_acl, settings_file
+from tests.harness.certificates import Authority
 from tests.harness.clocks import IdentityTime, WallClock, eventually
 from tests.harness.fleets import connected
 from tests.harness.lab import HOST, free_port, mosquitto
@@ -129,8 +132,8 @@ async def test_a_storm_is_seen_as_offline_and_everybody_is_back_with_nothing_los
 async def test_a_reboot_and_a_replay_are_seen_by_the_gateway(port: int) -> None:
     boots, replays = BATTERIES[0], BATTERIES[1]
     entries = (
-        f"fault: reboot, at: 5, down: 2, devices: {{ids: [{boots}]}}",
-        f"fault: replay, at: 6, until: 60, every: 30, devices: {{ids: [{replays}]}}",
+        f"fault: reboot, at: 3, down: 1, devices: {{ids: [{boots}]}}",
+        f"fault: replay, at: 3, until: 60, every: 30, devices: {{ids: [{replays}]}}",
     )
     async with (
         gateway(port, FLEET) as (_, sink),
@@ -200,6 +203,28 @@ async def test_a_broker_that_refuses_is_named_once_and_the_remedy_with_it(
     assert "(MQTT 5, code 135); --handout names the folder with passwords" in said[0]
 
 
+async def test_a_fleet_enters_a_guarded_broker_over_tls(tmp_path: Path) -> None:
+    names, out = populate("mqtt", 8, seed=7).ids, tmp_path / "access"
+    assert run_acl(settings_file(tmp_path, dict.fromkeys(names, ORG)), out).exit_code == 0
+    authority, door = Authority(tmp_path / "tls"), free_port()
+    certificate, key = authority.issue("broker")
+    rules = (
+        f"acl_file {out / 'acl'}", f"password_file {out / 'passwords'}",
+        f"listener {door} {HOST}", f"certfile {certificate}", f"keyfile {key}",
+        "use_username_as_clientid true",
+    )  # fmt: skip
+    tls = ssl.create_default_context(cafile=str(authority.certificate))
+    with Mosquitto(tmp_path, *rules, anonymous=False):
+        async with connected(door, count=8, tls=tls, handout=out / "handout") as (host, _, stats):
+            await eventually(lambda: stats.published >= 16, what="telemetry")
+            await eventually(
+                lambda: not any(session._in_flight for session in host._sessions),
+                what="acknowledgements of the broker",
+            )
+    assert stats.refused == 0
+    assert stats.connects == 8
+
+
 def test_a_limit_of_open_files_that_is_too_low_says_what_to_do() -> None:
     with pytest.raises(ConfigError) as raised:
         allow_open_files(1 << 30)
@@ -215,3 +240,11 @@ def test_passwords_do_not_leave_the_machine_in_clear_text(tmp_path: Path) -> Non
     done = CliRunner().invoke(simulator, arguments)
     assert isinstance(done.exception, ConfigError)
     assert "in clear text: give --ca FILE" in str(done.exception)
+
+
+def test_a_device_without_a_password_is_named_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / f"{FLEET.ids[0]}.password").touch()
+    arguments = ["fleet", "mqtt", "--devices", "3", "--seed", "7", "--handout", str(tmp_path)]
+    done = CliRunner().invoke(simulator, arguments)
+    assert isinstance(done.exception, ConfigError)
+    assert f"has no {FLEET.ids[1]}.password, and so for 2 devices" in str(done.exception)
