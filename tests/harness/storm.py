@@ -98,7 +98,11 @@ class Fleet:
 
     def back_s(self, count: int) -> float | None:
         """Seconds from the storm until everybody was connected again; None = not yet."""
-        after = [line for line in self.lines() if line["losses"] and line["up"] == count]
+        after = [
+            line
+            for line in self.lines()
+            if line["losses"] and line["connects"] >= count + line["losses"] and line["up"] == count
+        ]
         return after[0]["wall"] - self.storm_wall if after else None
 
 
