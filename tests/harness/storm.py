@@ -35,6 +35,7 @@ _ORDER_EVERY_S = 0.4
 _SEED = 7
 _START_S = 240.0
 _TRIES = 5
+_MISSING_S = 240.0
 _BEFORE_S = 15.0
 """Of orders before the storm."""
 
@@ -259,7 +260,7 @@ async def storm(
                 assert back_s is not None, fleet.lines()[-1]
                 await asyncio.to_thread(_until_believed, lab, whole)
                 believed_s = time.time() - fleet.storm_wall
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(_MISSING_S):
                     while probe.missing:  # noqa: ASYNC110 - another process's work has no event
                         await asyncio.sleep(0.05)
         finally:
