@@ -116,7 +116,8 @@ class Session(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what has gathered."""
-        if self._out and self._transport is not None:
+        # A transport whose peer hung up is closing before `connection_lost` says so.
+        if self._out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
