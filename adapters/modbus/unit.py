@@ -10,6 +10,7 @@ import msgspec
 from adapters.modbus.control import Control
 from adapters.modbus.link import COMMAND, POLL, LineLink, LinkError, UnitDown
 from adapters.modbus.sunspec import (
+    MOST_REGISTERS,
     Chain,
     Found,
     Model,
@@ -170,6 +171,8 @@ class SunSpecUnit:
         A model that takes several requests is read again when its scale factors changed
         meanwhile; SunSpecError when they do not keep still.
         """
+        if found.length > MOST_REGISTERS:  # it would keep its neighbours waiting
+            found = msgspec.structs.replace(found, length=MOST_REGISTERS)
         if found.length <= _ONE_REQUEST:
             return await self.link.read(self.number, found.address, found.length, lane)
         model = load_model(found.model)

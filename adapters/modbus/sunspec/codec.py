@@ -142,4 +142,7 @@ def _number(model: Model, point: Point, value: float | str, scale: int | None) -
 def _unscaled(value: float, scale: int) -> int:
     if scale < 0:
         return round(value * _TEN[-scale])
-    return round(value / _TEN[scale]) if scale else round(value)
+    if isinstance(value, int):  # division would lose what a double does not hold
+        whole, rest = divmod(value, _TEN[scale])
+        return whole + round(rest / _TEN[scale]) if rest else whole
+    return round(value / _TEN[scale])

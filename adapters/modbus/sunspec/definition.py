@@ -23,6 +23,9 @@ BASES: Final = (40000, 50000, 0)
 END_MODEL: Final = 0xFFFF
 HEADER: Final = 2
 """Registers of a model's id and length."""
+MOST_REGISTERS: Final = 4_096
+"""Of one model, header included, that are read and laid out; what a unit claims beyond is left
+alone. The longest that are known in the field are a few hundred."""
 Value = float | int | str | None
 
 
