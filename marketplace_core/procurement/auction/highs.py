@@ -21,6 +21,8 @@ from marketplace_core.procurement.auction.tableau import FloatArray
 
 FEASIBILITY: Final = 1e-9
 """How far a row may be broken; rows are scaled to about 1."""
+LOOSE: Final = 1e-7
+"""The same where that is too strict."""
 _ENDED: Final = {
     highspy.HighsModelStatus.kOptimal,
     highspy.HighsModelStatus.kInfeasible,
@@ -45,7 +47,7 @@ class Solved(msgspec.Struct, frozen=True, kw_only=True):
 
 def relax(program: Program, seconds: float) -> Solved:
     """Solve without wholeness."""
-    solver = _solver(program, integer=False)
+    solver = _solver(program, integer=False, tolerance=FEASIBILITY)
     solver.setOptionValue("time_limit", max(seconds, 0.01))
     solver.run()
     status, solution = solver.getModelStatus(), solver.getSolution()
@@ -69,18 +71,25 @@ def solve(
     nodes: int | None = None,
     gap: float = 0.0,
 ) -> Solved:
-    """Branch and bound, up to `seconds` and `nodes`, to a relative `gap`, below `cutoff`."""
+    """Branch and bound, up to `seconds` and `nodes`, to a relative `gap`, below `cutoff`.
+
+    A solution that breaks a row by a little more than it may makes HiGHS give up: then it is
+    asked again less strictly.
+    """
     if not program.integer.any():
         return relax(program, seconds)
-    solver = _solver(program, integer=True)
-    solver.setOptionValue("time_limit", max(seconds, 0.01))
-    solver.setOptionValue("mip_rel_gap", gap)
-    solver.setOptionValue("mip_abs_gap", 0.0)
-    if nodes is not None:
-        solver.setOptionValue("mip_max_nodes", nodes)
-    if math.isfinite(cutoff):
-        solver.setOptionValue("objective_bound", cutoff)
-    solver.run()
+    for tolerance in (FEASIBILITY, LOOSE):
+        solver = _solver(program, integer=True, tolerance=tolerance)
+        solver.setOptionValue("time_limit", max(seconds, 0.01))
+        solver.setOptionValue("mip_rel_gap", gap)
+        solver.setOptionValue("mip_abs_gap", 0.0)
+        if nodes is not None:
+            solver.setOptionValue("mip_max_nodes", nodes)
+        if math.isfinite(cutoff):
+            solver.setOptionValue("objective_bound", cutoff)
+        solver.run()
+        if solver.getModelStatus() != highspy.HighsModelStatus.kSolveError:
+            break
     return _found(solver, program, cutoff)
 
 
@@ -108,7 +117,14 @@ def _costs(program: Program, x: FloatArray, claimed: float) -> bool:
     return math.isclose(float(program.cost @ x), claimed, rel_tol=1e-6, abs_tol=1e-6)
 
 
-def _solver(program: Program, *, integer: bool) -> highspy.Highs:
+class _Silent(highspy.Highs):  # type: ignore[misc] - the library has no types
+    """HiGHS without callbacks: enabling them writes its banner, whatever the options say."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - the library's name
+        """Nothing here is called back."""
+
+
+def _solver(program: Program, *, integer: bool, tolerance: float) -> highspy.Highs:
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = program.columns, len(program.row_lower)
     model.col_cost_ = program.cost
@@ -121,9 +137,11 @@ def _solver(program: Program, *, integer: bool) -> highspy.Highs:
     if integer:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         model.integrality_ = [kinds[int(whole)] for whole in program.integer]
-    solver = highspy.Highs()
+    solver = _Silent()
     for name, value in _OPTIONS.items():
         solver.setOptionValue(name, value)
+    for name in ("primal", "dual", "mip"):
+        solver.setOptionValue(f"{name}_feasibility_tolerance", tolerance)
     solver.passModel(model)
     return solver
 
@@ -132,7 +150,4 @@ _OPTIONS: Final = {
     "output_flag": False,
     "threads": 1,
     "random_seed": 0,
-    "primal_feasibility_tolerance": FEASIBILITY,
-    "dual_feasibility_tolerance": FEASIBILITY,
-    "mip_feasibility_tolerance": FEASIBILITY,
 }

@@ -23,8 +23,8 @@ from marketplace_core.procurement.auction.tableau import BoolArray, FloatArray
 
 _SMALL: Final = 60
 """So many undecided columns or fewer are left to HiGHS at once."""
-_CORES: Final = (60, 120, 240)
-_CORE_NODES: Final = 400
+_CORE_NODES: Final = 1000
+_CORE_GROWTH: Final = 1.4
 _PATIENCE: Final = 60
 """Neighbourhoods without an improvement before the proof is tried."""
 _ROUND_NODES: Final = 400
@@ -76,6 +76,7 @@ class Search:
         self._value = math.inf if start is None else float(program.cost @ start)
         self._bound = -math.inf
         self._relaxed: highs.Solved | None = None
+        self._size = _FIRST_SIZE
         # Draws neighbourhoods; the same for every search, so that it can be repeated.
         self._draw = np.random.default_rng(20_261_125)
 
@@ -153,11 +154,15 @@ class Search:
         integer = np.flatnonzero(self._program.integer)
         order = integer[np.argsort(np.abs(relaxed.reduced_cost[integer]), kind="stable")]
         base = np.where(self._program.integer, np.round(relaxed.x), relaxed.x)
-        for size in _CORES:
-            if size >= len(order) or self._budget.over:
-                break
-            if self._part(order[:size], base, _CORE_NODES).x is not None:
-                break
+        size, found = _FIRST_SIZE, None
+        while size < len(order) and not self._enough():
+            found = self._part(order[: int(size)], base, _CORE_NODES)
+            if self._best is not None:
+                base = self._best
+                if not found.ended:
+                    break
+            size *= _CORE_GROWTH
+        self._size = size
 
     def _part(self, chosen: np.ndarray, base: FloatArray, nodes: int) -> highs.Solved:
         """Solve with only the chosen whole columns open; keep what is better."""
@@ -179,16 +184,16 @@ class Search:
         if self._best is None or self._relaxed is None or self._relaxed.reduced_cost is None:
             return
         until = self._budget.seconds_left() * (1 - _SEARCH_PART)
-        size, idle = _FIRST_SIZE, 0
+        size, idle = self._size / _CORE_GROWTH, 0
         while idle < _PATIENCE and self._budget.seconds_left() > until and not self._enough():
             chosen = self._drawn(int(size))
+            if len(chosen) < int(size):
+                break  # whatever could change is open: that is the proof's
             before = self._value
             found = self._part(chosen, self._best, _ROUND_NODES)
             idle = idle + 1 if self._value >= before else 0
             size *= 1.05 if found.ended else 0.9
             size = min(max(size, _SIZE[0]), _SIZE[1])
-            if len(chosen) < int(size):
-                break
 
     def _drawn(self, size: int) -> np.ndarray:
         """Columns that could still change, the nearer to undecided the likelier."""

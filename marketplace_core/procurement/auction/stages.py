@@ -97,7 +97,8 @@ def _least_unmet(made: Model, limits: Limits) -> tuple[Optimum, Search | None]:
         ),
     )
     bound = max(0.0, relaxed.bound)
-    probe = Search(made.cheapest(bound * made.needed_kwh), budget)
+    quiet = Budget(seconds_left=limits.unmet_seconds_left)
+    probe = Search(made.cheapest(bound * made.needed_kwh), quiet)
     x = probe.first()
     if x is not None:
         least = Optimum(
