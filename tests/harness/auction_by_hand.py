@@ -74,15 +74,16 @@ def _bid(chance: random.Random, name: str, names: list[str], windows: int) -> Of
 def best(instance: Instance, *, with_bid: str | None = None) -> Best | None:
     """Least unmet, then least cost, over all sets of bids (that contain one); None if none can.
 
-    A bid without a minimum counts as contained once it is awarded a thousandth of its energy.
+    A bid without a minimum counts as contained once it is awarded a little in some window.
     """
     found: list[tuple[float, float, frozenset[str]]] = []
     for chosen in _sets(instance):
         names = frozenset(bid.id for bid in chosen)
         if with_bid is not None and with_bid not in names:
             continue
-        if (value := _value(instance, chosen, with_bid)) is not None:
-            found.append((*value, names))
+        for part in _parts(instance, with_bid):
+            if (value := _value(instance, chosen, part)) is not None:
+                found.append((*value, names))
     if not found:
         return None
     unmet = min(each[0] for each in found)
@@ -106,8 +107,16 @@ def _sets(instance: Instance) -> Iterator[tuple[Offer, ...]]:
                 yield chosen
 
 
+def _parts(instance: Instance, with_bid: str | None) -> list[tuple[str, int] | None]:
+    """Windows in which a bid without a minimum may get its little; else nothing special."""
+    bid = next((each for each in instance.bids if each.id == with_bid), None)
+    if bid is None or any(bid.least_kw(at) for at in range(instance.windows)):
+        return [None]
+    return [(bid.id, at) for at in range(instance.windows) if bid.kw[at] > 0]
+
+
 def _value(
-    instance: Instance, chosen: tuple[Offer, ...], forced: str | None
+    instance: Instance, chosen: tuple[Offer, ...], little: tuple[str, int] | None
 ) -> tuple[float, float] | None:
     """Unmet kWh and cost of a set, its amounts chosen best; None if a limit forbids it."""
     left = [need * h for need, h in zip(instance.need_kw, instance.hours, strict=True)]
@@ -117,13 +126,10 @@ def _value(
     room = {bid.seller: limit for bid in chosen}
     cost, arcs = 0.0, []
     for bid in chosen:
-        energy = bid.kwh(instance.hours)
-        some = 0.001 if bid.id == forced and bid.divisible and bid.min_kw == 0 else 0.0
-        if bid.id == forced and energy == 0:
-            return None
         for at, hours in enumerate(instance.hours):
             least = bid.kw[at] if not bid.divisible else min(bid.min_kw, bid.kw[at])
-            least += some * bid.kw[at]
+            if little == (bid.id, at):
+                least += 0.01 * bid.kw[at]
             cost += least * hours * bid.price_per_mwh[at] / 1000
             left[at] -= least * hours
             room[bid.seller] -= least * hours

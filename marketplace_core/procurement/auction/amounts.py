@@ -11,7 +11,8 @@ from marketplace_core.procurement.auction import highs
 from marketplace_core.procurement.auction.model import Model, with_row
 from marketplace_core.procurement.auction.tableau import BoolArray, FloatArray, Tableau
 
-_RELATIVE: Final = 1e-9
+_RELATIVE: Final = 2e-8
+"""By so little may the cost exceed the least while ties are settled; see `UNMET_SLACK`."""
 _SECONDS: Final = 10.0
 """Far more than a linear program of one clearing takes."""
 

@@ -8,6 +8,7 @@ need of the window, the limit of the seller or the whole of the bid: tolerances 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,8 +16,12 @@ import numpy as np
 from marketplace_core.procurement.auction.program import Program, Rows
 from marketplace_core.procurement.auction.tableau import BoolArray, FloatArray, IntArray, Tableau
 
-UNMET_SLACK: float = 1e-9
-"""Of the needed energy: by so little may the unmet energy exceed its least, for rounding."""
+UNMET_SLACK: Final = 2e-8
+"""Of the needed energy: by so little may the unmet energy exceed its least, for rounding.
+
+Well above the solver's tolerance: where both were the same, HiGHS 1.16.0 was seen to call
+a program infeasible that is not.
+"""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

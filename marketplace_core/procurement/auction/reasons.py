@@ -32,6 +32,13 @@ _NODES: Final = 5000
 _NEGLIGIBLE: Final = 1e-9
 
 
+_OF_ANY_PART: Final = {
+    Cause.COST: "the need is covered at less cost without it: taking any part of it would raise the"
+    " cost",
+    Cause.UNMET: "taking any part of it would leave more of the need unmet",
+}
+
+
 class _Claim(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause
     words: str
@@ -102,6 +109,14 @@ def _beside(settled: Settled, row: int) -> list[str]:
 
 def _computed(settled: Settled, row: int, seconds_left: Callable[[], float]) -> _Claim | None:
     """The best clearing with the bid, computed; None when it takes too long."""
+    claim = _compared(settled, row, seconds_left)
+    if claim is None or settled.table.least[row].any() or claim.cause not in _OF_ANY_PART:
+        return claim
+    # A bid without a minimum can be taken for next to nothing: there is no amount to tell.
+    return _Claim(cause=claim.cause, words=_OF_ANY_PART[claim.cause])
+
+
+def _compared(settled: Settled, row: int, seconds_left: Callable[[], float]) -> _Claim | None:
     if settled.optimum.proven:
         found = _with(settled, settled.program, row, seconds_left)
         if found is None:

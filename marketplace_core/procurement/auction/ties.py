@@ -20,8 +20,8 @@ from marketplace_core.procurement.auction.program import Program
 from marketplace_core.procurement.auction.search import Optimum
 from marketplace_core.procurement.auction.tableau import BoolArray, FloatArray, Tableau
 
-EQUAL: Final = 1e-9
-"""Relative difference of cost below which two clearings cost the same."""
+EQUAL: Final = 2e-8
+"""Relative difference of cost below which two clearings cost the same; see `UNMET_SLACK`."""
 SOME_PART: Final = 1e-3
 """Part of what it offers that a bid without a minimum has to be awarded to count as taken."""
 _FEW: Final = 12
