@@ -142,9 +142,7 @@ def _differences(instance: Path, result: Path, method: Method, time_limit: float
         time.monotonic(), time_limit, UNMET_TIME_LIMIT_S, 0.0, lambda _stage, _value, _bound: None
     )
     greedy = method is Method.GREEDY
-    return differences(
-        read, filed, clear_greedily(read) if greedy else clear_auction(read, limits)
-    )
+    return differences(read, filed, clear_greedily(read) if greedy else clear_auction(read, limits))
 
 
 def _content(file: Path) -> bytes:

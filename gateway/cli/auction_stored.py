@@ -39,14 +39,18 @@ def stored_differences(
         with snapshot(engine) as connection:
             cleared = dict(_cleared(connection, only))
             wrong = [
-                line for need_id, text in cleared.items() for line in _again(connection, need_id, text)
+                line
+                for need_id, text in cleared.items()
+                for line in _again(connection, need_id, text)
             ]
     except (SQLAlchemyError, FlexwayError) as error:
         raise click.ClickException(f"the store cannot be read: {error}") from error
     finally:
         engine.dispose()
     unknown = sorted(set(only) - cleared.keys())
-    return len(cleared), wrong + [f"{need_id}: no cleared auction of this need" for need_id in unknown]
+    return len(cleared), wrong + [
+        f"{need_id}: no cleared auction of this need" for need_id in unknown
+    ]
 
 
 def _cleared(connection: Connection, only: tuple[str, ...]) -> Iterator[tuple[str, str]]:

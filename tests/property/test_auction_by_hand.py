@@ -78,7 +78,10 @@ def test_between_equal_sets_the_lower_price_and_the_earlier_id_win() -> None:
         drawn = auction(number)
         whole = tuple(
             msgspec.structs.replace(
-                bid, divisible=False, price_per_mwh=(100.0,) * len(bid.kw)
+                bid,
+                divisible=False,
+                price_per_mwh=(100.0,) * len(bid.kw),
+                kw=tuple(min(kw, 10.0) for kw in bid.kw),
             )
             for bid in drawn.bids
             if any(bid.kw)
@@ -91,7 +94,7 @@ def test_between_equal_sets_the_lower_price_and_the_earlier_id_win() -> None:
         outcome = clear_auction(instance, NO_HURRY)
         seen += len(known.sets) > 1
         assert {award.bid for award in outcome.awards} == chosen, number
-    assert seen > 10
+    assert seen > 3
 
 
 def test_the_order_of_the_bids_does_not_matter(
@@ -112,7 +115,10 @@ def test_checks_agree_with_true_results_and_see_changed_ones(
         assert broken_rules(instance, filed) == []
         assert differences(instance, filed, outcome) == []
         for award in filed.awards[:1]:
-            less = [msgspec.structs.replace(award, kw=[kw + 5 for kw in award.kw]), *filed.awards[1:]]
+            less = [
+                msgspec.structs.replace(award, kw=[kw + 5 for kw in award.kw]),
+                *filed.awards[1:],
+            ]
             assert broken_rules(instance, msgspec.structs.replace(filed, awards=less))
             lost = msgspec.structs.replace(filed, awards=filed.awards[1:])
             assert broken_rules(instance, lost)

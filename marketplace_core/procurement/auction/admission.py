@@ -72,12 +72,14 @@ def _without_required(
             continue
         for other in bid.requires:
             if other not in by_id:
-                found[bid.id] = Cause.REQUIRED_OUT, (
-                    f"it requires {other}, and there is no such bid"
+                found[bid.id] = (
+                    Cause.REQUIRED_OUT,
+                    (f"it requires {other}, and there is no such bid"),
                 )
             elif other in out:
-                found[bid.id] = Cause.REQUIRED_OUT, (
-                    f"it requires {other}, which is out: {out[other][1]}"
+                found[bid.id] = (
+                    Cause.REQUIRED_OUT,
+                    (f"it requires {other}, which is out: {out[other][1]}"),
                 )
     return found
 

@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 
 from marketplace_core.procurement.auction import highs
-from marketplace_core.procurement.auction.model import Model, with_row
+from marketplace_core.procurement.auction.model import UNMET_SLACK, Model, with_row
 from marketplace_core.procurement.auction.tableau import BoolArray, FloatArray, Tableau
 
 _RELATIVE: Final = 2e-8
 """By so little may the cost exceed the least while ties are settled; see `UNMET_SLACK`."""
+_TIGHT: Final = 1e-10
+"""Of the needed energy: slack of the unmet, tried before the slack of the search."""
 _SECONDS: Final = 10.0
 """Far more than a linear program of one clearing takes."""
 
@@ -45,14 +47,17 @@ def within_limits(
 
     Of the cheapest amounts those with most energy from the first bids of the table.
     """
-    program = model.cheapest(unmet_kwh)
-    lower, upper = program.lower.copy(), program.upper.copy()
-    lower[: table.size] = upper[: table.size] = taken | table.free
-    fixed = msgspec.structs.replace(
-        program, lower=lower, upper=upper, integer=np.zeros(program.columns, bool)
-    )
-    best = highs.relax(fixed, _SECONDS)
-    if best.x is None:
+    for slack in (_TIGHT, UNMET_SLACK):
+        program = model.cheapest(unmet_kwh, slack)
+        lower, upper = program.lower.copy(), program.upper.copy()
+        lower[: table.size] = upper[: table.size] = taken | table.free
+        fixed = msgspec.structs.replace(
+            program, lower=lower, upper=upper, integer=np.zeros(program.columns, bool)
+        )
+        best = highs.relax(fixed, _SECONDS)
+        if best.x is not None:
+            break
+    else:
         return known
     rank = np.zeros(program.columns)
     more = slice(table.size, table.size + len(model.more_bid))

@@ -58,7 +58,9 @@ def broken_rules(instance: Instance, result: Recorded) -> list[str]:
         len(award.kw) != instance.windows for award in result.awards
     ):
         return [f"not every list has one number for each of {instance.windows} windows"]
-    wrong = [f"{each.bid} is rejected without a reason" for each in result.rejected if not each.reason]
+    wrong = [
+        f"{each.bid} is rejected without a reason" for each in result.rejected if not each.reason
+    ]
     for award in result.awards:
         wrong += _award(instance, by_id[award.bid], award)
     return wrong + _together(instance, by_id, result) + _sums(instance, by_id, result)

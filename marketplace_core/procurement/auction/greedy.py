@@ -79,7 +79,9 @@ class Walk:
                 f" {self._remaining[at]:g} kW of window {at}"
             )
         if not kw.any() and offered.any():
-            return f"the need was met before {bid.id} in every window, or its seller is at its limit"
+            return (
+                f"the need was met before {bid.id} in every window, or its seller is at its limit"
+            )
         return self._accept(bid, kw)
 
     def _within_limit(self, bid: Offer, kw: FloatArray, least: FloatArray) -> FloatArray:

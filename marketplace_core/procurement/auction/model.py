@@ -57,7 +57,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         short = np.maximum(0.0, table.need - kw.sum(axis=0))[self.open_windows]
         return np.concatenate((taken.astype(float), more, short))
 
-    def cheapest(self, unmet_kwh: float) -> Program:
+    def cheapest(self, unmet_kwh: float, slack: float = UNMET_SLACK) -> Program:
         """The program of least cost among those that leave no more unmet than this."""
         program, first = self.cost, self.cost.columns - len(self.open_windows)
         limit = unmet_kwh / self.needed_kwh if self.needed_kwh > 0 else 0.0
@@ -66,7 +66,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             upper[first:] = 0.0
             return program.with_bounds(program.lower, upper)
         return msgspec.structs.replace(
-            with_row(program, self.unmet.cost, limit + UNMET_SLACK),
+            with_row(program, self.unmet.cost, limit + slack),
             upper=np.where(self.unmet.cost > 0, self._unmet_upper(unmet_kwh), program.upper),
         )
 

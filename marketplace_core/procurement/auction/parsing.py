@@ -128,9 +128,7 @@ def _bid(parsed: Parsed, entry: Mapping[str, Any], where: str, windows: int) -> 
     )
 
 
-def _known(
-    parsed: Parsed, entry: Mapping[str, Any], names: Sequence[str], where: str
-) -> None:
+def _known(parsed: Parsed, entry: Mapping[str, Any], names: Sequence[str], where: str) -> None:
     """A field that looks like a misspelt one would change the auction if it were passed over."""
     for field in entry:
         if field in names:
@@ -189,8 +187,6 @@ def _numbers(
     )
 
 
-def _optional(
-    parsed: Parsed, document: Mapping[str, Any], field: str, most: float
-) -> float | None:
+def _optional(parsed: Parsed, document: Mapping[str, Any], field: str, most: float) -> float | None:
     value = document.get(field)
     return None if value is None else _number(parsed, value, field, most=most)

@@ -27,9 +27,7 @@ def uniform_prices(
     )
 
 
-def pay(
-    instance: Instance, bid: Offer, kw: FloatArray, prices: tuple[float | None, ...]
-) -> float:
+def pay(instance: Instance, bid: Offer, kw: FloatArray, prices: tuple[float | None, ...]) -> float:
     """What a bid is paid for `kw` in each window, if it delivers all of it."""
     paid = np.array(
         [

@@ -187,11 +187,14 @@ def _bounded(settled: Settled, row: int) -> _Claim:
             " less unmet or costs less",
         )
     gap = (best.value - best.bound) / best.value if best.value > 0 else math.inf
-    how = f"gap {gap:.2%} of the cost" if settled.unmet_proven and math.isfinite(gap) else (
-        "least unmet energy not proven"
+    how = (
+        f"gap {gap:.2%} of the cost"
+        if settled.unmet_proven and math.isfinite(gap)
+        else ("least unmet energy not proven")
     )
     return _Claim(
-        cause=Cause.NOT_FOUND, words=f"it is not in the best clearing found in the time given ({how})"
+        cause=Cause.NOT_FOUND,
+        words=f"it is not in the best clearing found in the time given ({how})",
     )
 
 

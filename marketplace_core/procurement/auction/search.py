@@ -172,9 +172,7 @@ class Search:
         cutoff = math.inf
         if math.isfinite(self._value) and math.isfinite(self._bound):
             cutoff = self._value - part.offset - self._slack() * _WORTH_WHILE
-        found = highs.solve(
-            part.program, self._budget.seconds_left(), nodes=nodes, cutoff=cutoff
-        )
+        found = highs.solve(part.program, self._budget.seconds_left(), nodes=nodes, cutoff=cutoff)
         if found.x is not None:
             self._offer(part.whole(found.x))
         return found
