@@ -52,17 +52,17 @@ def auction() -> None:
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="Where the result goes, JSON.")  # fmt: skip
 @click.option("--details", type=click.Path(dir_okay=False, path_type=Path),
-              help="Where bounds, prices, proofs behind the reasons and the comparison go, JSON.")  # fmt: skip
+              help="Where bounds, prices, proofs and the comparison go, JSON.")  # fmt: skip
 @click.option("--method", type=_METHODS, default="exact", show_default=True,
-              help="exact: least unmet, then least cost; greedy: by price, whole or remainder.")  # fmt: skip
+              help="exact: least unmet, least cost; greedy: by price.")  # fmt: skip
 @click.option("--time-limit", type=click.FloatRange(0.1, 1e6), default=TIME_LIMIT_S,
               show_default=True, help="Seconds for the least cost.")  # fmt: skip
 @click.option("--unmet-time-limit", type=click.FloatRange(0.1, 1e6), default=UNMET_TIME_LIMIT_S,
-              show_default=True, help="Seconds for the proof that no less can stay unmet.")  # fmt: skip
+              show_default=True, help="Seconds for the proof of least unmet.")  # fmt: skip
 @click.option("--gap", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Good enough: (cost - bound) / cost.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def solve(
+def solve(  # noqa: PLR0917 - the names of its options
     instance: Path, out: Path, details: Path | None, method: str, time_limit: float,
     unmet_time_limit: float, gap: float, *, quiet: bool,
 ) -> None:  # fmt: skip
@@ -106,7 +106,7 @@ def solve(
               help="Check auctions of the store that these settings name.")  # fmt: skip
 @click.option("--database", help="Check auctions of this store; PGPASSWORD counts.")
 @click.option("--need", "needs", multiple=True, help="Only the auction of this need; repeatable.")
-def verify(
+def verify(  # noqa: PLR0917 - the names of its options
     instance: Path | None, result: Path | None, method: str, time_limit: float,
     config_file: Path | None, database: str | None, needs: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -206,20 +206,19 @@ def _progress(began: float, *, quiet: bool) -> Callable[[str, float, float], Non
 
 def _summary(outcome: Outcome, greedy: Outcome, spent: float) -> list[str]:
     gap = "no certificate" if outcome.gap is None else f"gap {outcome.gap:.3%}"
-    lines = [
+    first = (
         f"{outcome.method.value}: {len(outcome.awards)} awarded, {len(outcome.rejected)} rejected,"
         f" cost {outcome.objective:,.2f} ({gap}), unmet {outcome.unmet_kwh:,.2f} kWh"
         f"{', proven least' if outcome.unmet_proven else ''}, {spent:.1f} s"
-    ]
-    if outcome.method is Method.EXACT:
-        lines.append(
-            f"greedy would have cost {greedy.objective:,.2f} and left"
-            f" {greedy.unmet_kwh:,.2f} kWh unmet"
-        )
-    return lines
+    )
+    second = (
+        f"greedy would have cost {greedy.objective:,.2f} and left"
+        f" {greedy.unmet_kwh:,.2f} kWh unmet"
+    )
+    return [first, second] if outcome.method is Method.EXACT else [first]
 
 
-def _details(
+def _details(  # noqa: PLR0917 - what is written
     content: bytes, outcome: Outcome, greedy: Outcome, time_limit: float, gap: float, spent: float
 ) -> dict[str, Any]:
     return {

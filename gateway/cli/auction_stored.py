@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -79,5 +79,5 @@ def _again(connection: Connection, need_id: str, text: str) -> list[str]:
     return wrong or [f"{need_id}: what is unmet or the method differs"]
 
 
-def _words(theirs: dict[str, object], bid_id: str) -> str:
+def _words(theirs: Mapping[str, object], bid_id: str) -> str:
     return "another outcome" if bid_id in theirs else "another outcome or none"

@@ -30,8 +30,8 @@ def admit(instance: Instance) -> tuple[list[Offer], list[Rejection]]:
     by_id = {bid.id: bid for bid in instance.bids}
     out: dict[str, tuple[Cause, str]] = {}
     for bid in instance.bids:
-        if reason := _alone(instance, bid):
-            out[bid.id] = reason
+        if capped := _alone(instance, bid):
+            out[bid.id] = capped
     required = {other for bid in instance.bids for other in bid.requires if other != bid.id}
     for bid in instance.bids:
         if bid.id not in out and bid.id not in required and not any(bid.kw):

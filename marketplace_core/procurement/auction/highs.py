@@ -117,7 +117,7 @@ def _costs(program: Program, x: FloatArray, claimed: float) -> bool:
     return math.isclose(float(program.cost @ x), claimed, rel_tol=1e-6, abs_tol=1e-6)
 
 
-class _Silent(highspy.Highs):  # type: ignore[misc] - the library has no types
+class _Silent(highspy.Highs):
     """HiGHS without callbacks: enabling them writes its banner, whatever the options say."""
 
     def enableCallbacks(self) -> None:  # noqa: N802 - the library's name
@@ -137,7 +137,7 @@ def _solver(program: Program, *, integer: bool, tolerance: float) -> highspy.Hig
     if integer:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         model.integrality_ = [kinds[int(whole)] for whole in program.integer]
-    solver = _Silent()
+    solver = _Silent()  # type: ignore[no-untyped-call]
     for name, value in _OPTIONS.items():
         solver.setOptionValue(name, value)
     for name in ("primal", "dual", "mip"):

@@ -159,7 +159,7 @@ def _exclude_and_link(rows: Rows, table: Tableau) -> None:
 def _share(rows: Rows, table: Tableau, more_bid: IntArray, more_window: IntArray) -> None:
     """No seller is awarded more than its limit."""
     limit = table.share_limit_kwh
-    scale = limit if limit else max(1.0, float(table.need @ table.hours))
+    scale = limit or max(1.0, float(table.need @ table.hours))
     kwh = table.least @ table.hours
     for _, members in table.sellers:
         mine = np.isin(more_bid, members)

@@ -158,7 +158,8 @@ def _number(
 ) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value)
-        if math.isfinite(number) and (0 < number if above_zero else 0 <= number) and number <= most:
+        enough = number > 0 if above_zero else number >= 0
+        if math.isfinite(number) and enough and number <= most:
             return number
     low = "above 0" if above_zero else "0 or more"
     parsed.fault(field, f"{field.rpartition('.')[2]} is {value!r}",

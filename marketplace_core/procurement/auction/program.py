@@ -30,7 +30,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     def activity(self, x: FloatArray) -> FloatArray:
         """A x."""
         scaled = self.value * np.repeat(x, np.diff(self.start))
-        return np.bincount(self.row, weights=scaled, minlength=len(self.row_lower))
+        sums = np.bincount(self.row, weights=scaled, minlength=len(self.row_lower))
+        return np.asarray(sums, dtype=np.float64)
 
     def with_bounds(self, lower: FloatArray, upper: FloatArray) -> Program:
         """The same with other bounds of the columns."""

@@ -123,8 +123,10 @@ def _compared(settled: Settled, row: int, seconds_left: Callable[[], float]) -> 
             return None
         if found.x is not None:
             return _by_cost(settled, found.bound - settled.optimum.value, exact=True)
-    if not settled.unmet_proven:
-        return None
+    return _by_unmet(settled, row, seconds_left)
+
+
+def _by_unmet(settled: Settled, row: int, seconds_left: Callable[[], float]) -> _Claim | None:
     found = _with(settled, settled.model.unmet, row, seconds_left)
     if found is None:
         return None
