@@ -14,9 +14,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import bench_dispatch, bench_mqtt_ingest, bench_planner, bench_store
+from tests.bench import (
+    bench_clearing,
+    bench_dispatch,
+    bench_mqtt_ingest,
+    bench_planner,
+    bench_store,
+)
 
 BENCHMARKS = {
+    "clearing_2000x48": bench_clearing.run,
     "order_to_wire_1000": bench_dispatch.run,
     "mqtt_ingest_qos1": bench_mqtt_ingest.run,
     "planner_100k": bench_planner.run,
