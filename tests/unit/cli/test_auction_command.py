@@ -14,8 +14,9 @@ from gateway.cli import flexway
 
 def bid(name: str, kw: list[float], price: float, **fields: Any) -> dict[str, Any]:
     return {
-        "id": name, "seller": f"s-{name}", "kw": kw, "min_kw": 0, "price_per_mwh": [price] * len(kw),
-        "divisible": False, "exclusive_group": None, "requires": [], **fields,
+        "id": name, "seller": f"s-{name}", "kw": kw, "min_kw": 0, "divisible": False,
+        "price_per_mwh": [price] * len(kw), "exclusive_group": None, "requires": [],
+        **fields,
     }  # fmt: skip
 
 
