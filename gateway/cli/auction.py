@@ -212,8 +212,7 @@ def _summary(outcome: Outcome, greedy: Outcome, spent: float) -> list[str]:
         f"{', proven least' if outcome.unmet_proven else ''}, {spent:.1f} s"
     )
     second = (
-        f"greedy would have cost {greedy.objective:,.2f} and left"
-        f" {greedy.unmet_kwh:,.2f} kWh unmet"
+        f"greedy would have cost {greedy.objective:,.2f} and left {greedy.unmet_kwh:,.2f} kWh unmet"
     )
     return [first, second] if outcome.method is Method.EXACT else [first]
 

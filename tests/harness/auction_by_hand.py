@@ -81,9 +81,11 @@ def best(instance: Instance, *, with_bid: str | None = None) -> Best | None:
         names = frozenset(bid.id for bid in chosen)
         if with_bid is not None and with_bid not in names:
             continue
-        for part in _parts(instance, with_bid):
-            if (value := _value(instance, chosen, part)) is not None:
-                found.append((*value, names))
+        found += [
+            (*value, names)
+            for part in _parts(instance, with_bid)
+            if (value := _value(instance, chosen, part)) is not None
+        ]
     if not found:
         return None
     unmet = min(each[0] for each in found)
@@ -217,11 +219,16 @@ def _broken(instance: Instance, outcome: Outcome) -> list[str]:
             if not least - CLOSE <= kw <= bid.kw[at] + CLOSE:
                 wrong.append(f"{name} is awarded {kw} kW in window {at}")
             sold[bid.seller] = sold.get(bid.seller, 0.0) + kw * instance.hours[at]
+    return wrong + _sums(instance, outcome, sold)
+
+
+def _sums(instance: Instance, outcome: Outcome, sold: dict[str, float]) -> list[str]:
+    wrong = []
     if instance.max_share is not None:
         limit = instance.max_share * instance.needed_kwh + CLOSE
         wrong += [f"{seller} above its share" for seller, kwh in sold.items() if kwh > limit]
     for at, need in enumerate(instance.need_kw):
-        awarded = sum(award.kw[at] for award in taken.values())
+        awarded = sum(award.kw[at] for award in outcome.awards)
         if abs(outcome.unmet_kw[at] - max(0.0, need - awarded)) > CLOSE:
             wrong.append(f"unmet of window {at} is not what is missing")
     return wrong

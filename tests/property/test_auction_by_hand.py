@@ -52,23 +52,31 @@ def _true(instance: Instance, outcome: Outcome, lost: Rejection) -> bool:
     forced = best(instance, with_bid=lost.bid)
     match lost.kind:
         case "price_above_cap":
-            cap = instance.price_cap
-            return cap is not None and max(bid.price_per_mwh) > cap
+            true = max(bid.price_per_mwh) > (instance.price_cap or 0.0)
         case "nothing_offered":
-            return not any(bid.kw)
+            true = not any(bid.kw)
         case "required_bid_out" | "impossible_by_itself":
-            return forced is None
+            true = forced is None
         case "leaves_more_unmet":
-            more = 0.0 if forced is None else forced.unmet_kwh - outcome.unmet_kwh
-            told = lost.extra_unmet_kwh
-            return more > CLOSE and (told is None or abs(more - told) <= CLOSE)
-        case "costs_more" | "tie":
-            if forced is None or abs(forced.unmet_kwh - outcome.unmet_kwh) > CLOSE:
-                return False
+            assert forced is not None
+            more = forced.unmet_kwh - outcome.unmet_kwh
+            true = more > CLOSE and _amount(more, lost.extra_unmet_kwh)
+        case "costs_more":
+            assert forced is not None
             extra = forced.cost - outcome.objective
-            told = lost.extra_cost
-            return extra > CLOSE if told is None else abs(extra - told) <= CLOSE
-    return lost.kind == "not_cheaper"  # proven best as a whole: that was compared above
+            same = abs(forced.unmet_kwh - outcome.unmet_kwh) <= CLOSE
+            true = same and extra > CLOSE and _amount(extra, lost.extra_cost)
+        case "tie":
+            assert forced is not None
+            true = abs(forced.unmet_kwh - outcome.unmet_kwh) <= CLOSE
+            true = true and abs(forced.cost - outcome.objective) <= CLOSE
+        case _:  # proven best as a whole, which was compared above; nothing else is due here
+            true = lost.kind == "not_cheaper"
+    return true
+
+
+def _amount(is_so: float, told: float | None) -> bool:
+    return told is None or abs(is_so - told) <= CLOSE
 
 
 def test_between_equal_sets_the_lower_price_and_the_earlier_id_win() -> None:

@@ -17,7 +17,10 @@ def test_unmet_energy_comes_before_any_cost() -> None:
 
 
 def test_unmet_energy_counts_the_length_of_a_window() -> None:
-    bids = (offer("long", [5, 0], 1, exclusive_group="g"), offer("short", [0, 8], 1, exclusive_group="g"))  # fmt: skip
+    bids = (
+        offer("long", [5, 0], 1, exclusive_group="g"),
+        offer("short", [0, 8], 1, exclusive_group="g"),
+    )
     outcome = cleared([10, 10], *bids, hours=(1.0, 0.5))
     assert awarded(outcome) == {"long": (5, 0)}
     assert outcome.unmet_kw == (5, 10)
@@ -46,27 +49,38 @@ def test_one_bid_of_an_exclusive_group() -> None:
 
 
 def test_a_bid_is_taken_with_what_it_requires_or_not_at_all() -> None:
-    outcome = cleared(10, offer("a", 10, 10, requires=("dear",)), offer("b", 10, 50), offer("dear", 1, 1000))  # fmt: skip
+    outcome = cleared(
+        10, offer("a", 10, 10, requires=("dear",)), offer("b", 10, 50), offer("dear", 1, 1000)
+    )
     assert awarded(outcome) == {"b": (10,)}
     assert why(outcome, "a").extra_cost == pytest.approx(0.6)
-    both = cleared(10, offer("a", 10, 10, requires=("cheap",)), offer("b", 10, 50), offer("cheap", 1, 10))  # fmt: skip
+    both = cleared(
+        10, offer("a", 10, 10, requires=("cheap",)), offer("b", 10, 50), offer("cheap", 1, 10)
+    )
     assert sorted(awarded(both)) == ["a", "cheap"]
 
 
 def test_a_required_bid_that_can_be_cut_to_nothing_is_awarded_nothing() -> None:
     needed = offer("b", 10, 1000, divisible=True)
-    assert awarded(cleared(10, offer("a", 10, 10, requires=("b",)), needed)) == {"a": (10,), "b": (0,)}  # fmt: skip
+    assert awarded(cleared(10, offer("a", 10, 10, requires=("b",)), needed)) == {
+        "a": (10,),
+        "b": (0,),
+    }
 
 
 def test_a_bid_above_the_cap_in_any_window_is_out() -> None:
-    outcome = cleared([10, 10], offer("a", [10, 0], [10, 301]), offer("b", [10, 10], 300), price_cap=300.0)  # fmt: skip
+    outcome = cleared(
+        [10, 10], offer("a", [10, 0], [10, 301]), offer("b", [10, 10], 300), price_cap=300.0
+    )
     assert awarded(outcome) == {"b": (10, 10)}
     assert why(outcome, "a").reason == "it asks 301 per MWh in window 1, above the price cap of 300"
 
 
 @pytest.mark.parametrize("requires", ["b", "nobody"])
 def test_a_bid_that_requires_what_is_out_is_out(requires: str) -> None:
-    outcome = cleared(10, offer("a", 10, 10, requires=(requires,)), offer("b", 10, 400), price_cap=300.0)  # fmt: skip
+    outcome = cleared(
+        10, offer("a", 10, 10, requires=(requires,)), offer("b", 10, 400), price_cap=300.0
+    )
     assert awarded(outcome) == {}
     assert why(outcome, "a").reason.startswith(f"it requires {requires}, ")
 
@@ -102,7 +116,9 @@ def test_nothing_is_taken_only_because_it_is_free() -> None:
 
 
 def test_paid_as_bid_each_gets_its_own_price() -> None:
-    outcome = cleared([10, 10], offer("a", [10, 5], [100, 200]), offer("b", [0, 5], 300), hours=(0.5, 1.0))  # fmt: skip
+    outcome = cleared(
+        [10, 10], offer("a", [10, 5], [100, 200]), offer("b", [0, 5], 300), hours=(0.5, 1.0)
+    )
     assert {award.bid: award.pay for award in outcome.awards} == {"a": 1.5, "b": 1.5}
     assert outcome.objective == 3.0
 
