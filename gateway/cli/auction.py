@@ -30,7 +30,7 @@ LARGEST_FILE: Final = 256 * 1024 * 1024
 """Bytes of an instance or a result."""
 REASON_S: Final = 3.0
 """For reasons that are computed bid by bid, beyond the time limit."""
-TIME_LIMIT_S: Final = 9.0
+TIME_LIMIT_S: Final = 8.5
 UNMET_TIME_LIMIT_S: Final = 120.0
 _REPORT_EVERY_S: Final = 0.5
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -28,6 +28,9 @@ _CORE_GROWTH: Final = 1.4
 _PATIENCE: Final = 60
 """Neighbourhoods without an improvement before the proof is tried."""
 _ROUND_NODES: Final = 400
+_ROUND_SECONDS: Final = 1.0
+_ROUND_PART: Final = 0.25
+"""A part is given this much of the time left, or so many seconds if that is more."""
 _SIZE: Final = (30.0, 160.0)
 _FIRST_SIZE: Final = 60.0
 _SEARCH_PART: Final = 0.8

@@ -97,7 +97,10 @@ def _least_unmet(made: Model, limits: Limits) -> tuple[Optimum, Search | None]:
         ),
     )
     bound = max(0.0, relaxed.bound)
-    quiet = Budget(seconds_left=limits.unmet_seconds_left)
+    half = limits.seconds_left() / 2
+    quiet = Budget(
+        seconds_left=lambda: min(limits.unmet_seconds_left(), limits.seconds_left() - half)
+    )
     probe = Search(made.cheapest(bound * made.needed_kwh), quiet)
     x = probe.first()
     if x is not None:

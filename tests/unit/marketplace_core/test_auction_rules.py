@@ -96,7 +96,9 @@ def test_a_share_is_of_the_needed_energy_not_of_the_awarded() -> None:
 
 def test_a_divisible_bid_is_cut_to_what_its_seller_may_have() -> None:
     bids = (
-        offer("a", [40, 40], [1, 2], divisible=True), offer("b", [40, 0], 50), offer("c", [0, 40], 50),
+        offer("a", [40, 40], [1, 2], divisible=True),
+        offer("b", [40, 0], 50),
+        offer("c", [0, 40], 50),
     )  # fmt: skip
     outcome = cleared([40, 40], *bids, max_share=0.5)
     assert awarded(outcome) == {"a": (40, 0), "c": (0, 40)}
@@ -150,7 +152,8 @@ def test_nobody_bids_and_nothing_is_needed() -> None:
 
 def test_requirements_that_exclude_each_other_are_said() -> None:
     bids = (
-        offer("a", 5, 10, requires=("b",), exclusive_group="g"), offer("b", 5, 10, exclusive_group="g"),
+        offer("a", 5, 10, requires=("b",), exclusive_group="g"),
+        offer("b", 5, 10, exclusive_group="g"),
     )  # fmt: skip
     assert why(cleared(10, *bids), "a").kind == "impossible_by_itself"
 
