@@ -16,7 +16,9 @@ import click
 from marketplace_core.errors import ConfigError, FlexwayError
 
 CONFIG_EXIT = 3
-_COMMANDS: Final = ("broker", "check", "client", "commission", "demo", "journal", "modbus", "serve")
+_COMMANDS: Final = (
+    "auction", "broker", "check", "client", "commission", "demo", "journal", "modbus", "serve",
+)  # fmt: skip
 """Each is a module of its own, imported when it is called: the service starts without plots."""
 
 
