@@ -39,7 +39,7 @@ _DAY: Final = date(2017, 7, 20)
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0),
               help="Seed of the simulated day.")  # fmt: skip
 @click.option(
-    "--speed", default=180.0, show_default=True, help="Market seconds per second of the wall."
+    "--speed", default=360.0, show_default=True, help="Market seconds per second of the wall."
 )
 @click.option(
     "--report", "report_dir", default=Path("report"), show_default=True,
