@@ -6,10 +6,13 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from gateway.cli.demo.evidence import Told
+from gateway.cli.demo.figures import _order as order_shown
 from gateway.cli.demo.script import Script
 from gateway.cli.demo.sockets import SocketWorld
 from gateway.client import Client
@@ -154,3 +157,29 @@ def test_over_sockets_market_time_stands_until_the_day_begins(tmp_path: Path) ->
     assert 10.0 <= hour <= 10.0 + (time.time() - began)
     world.wait_until(NINE + timedelta(minutes=1))
     assert NINE + timedelta(minutes=1) <= world.now()
+
+
+def test_the_report_says_after_how_many_wall_seconds_each_fact_stood() -> None:
+    interval = EVENTS[0]["interval"]
+    at = [f"2017-07-20T{hour}:00:00Z" for hour in (18, 20)]
+    told = SimpleNamespace(
+        order={
+            "order": {"id": "ord_1", "direction": "DOWN", "kw": 10.0, "interval": interval},
+            "state": "settled",
+            "events": [
+                {"kind": "OrderSubmitted", "at": at[0]}, {"kind": "OrderSettled", "at": at[1]},
+            ],
+        },
+        need={"need": {"kw": 12.0}}, event=EVENTS[0], facts=[],
+    )  # fmt: skip
+
+    def elapsed(instant: datetime) -> float:
+        return 12.0 + (instant - NINE) / timedelta(seconds=360)
+
+    shown = order_shown(cast("Told", told), elapsed)
+    assert shown["events"] == [
+        {"kind": "OrderSubmitted", "at": at[0], "wall_s": 32.0},
+        {"kind": "OrderSettled", "at": at[1], "wall_s": 52.0},
+    ]
+    virtual = order_shown(cast("Told", told), lambda _at: None)
+    assert [each["wall_s"] for each in virtual["events"]] == [None, None]
