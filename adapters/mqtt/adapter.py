@@ -125,14 +125,19 @@ class MqttAdapter:
             if self.link_up:
                 ready()
 
+        def on_telemetry_up() -> None:
+            self._control.hurry()
+            on_up()
+
         def on_control_up() -> None:
             self._presence_known_at = self._clock.monotonic() + _PRESENCE_S
+            self._telemetry.hurry()
             on_up()
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(intake.run())
             tasks.create_task(self._control.run(on_control_up))
-            tasks.create_task(self._telemetry.run(on_up))
+            tasks.create_task(self._telemetry.run(on_telemetry_up))
 
     async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Publish all commands at once, then yield outcomes as acknowledgements arrive."""
