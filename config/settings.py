@@ -29,6 +29,8 @@ class TimeSettings(Section):
     market_epoch: datetime | None = None
     wall_epoch: float | None = None
     """Unix seconds at which market time was `market_epoch`."""
+    begins_by: Path | None = None
+    """In place of `wall_epoch`: a file that will hold it; until it is there market time stands."""
     speed: float = Field(default=1.0, gt=0)
 
 

@@ -160,14 +160,20 @@ class MqttAdapter:
             if self.link_up:
                 ready()
 
+        def on_telemetry_up() -> None:
+            self._control.hurry()
+            on_up()
+
         def on_control_up() -> None:
             self._presence_known_at = self._clock.monotonic() + _PRESENCE_S
+            self._telemetry.hurry()
             on_up()
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(intake.run())
             for link in self._links:
-                tasks.create_task(link.run(on_control_up if link is self._control else on_up))
+                up = on_control_up if link is self._control else on_telemetry_up
+                tasks.create_task(link.run(up))
 
     def reported(self, readings: Iterable[Reading]) -> None:
         """Telemetry that another process took in: its devices were heard of."""

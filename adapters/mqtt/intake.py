@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from adapters.mqtt import wire
 from adapters.mqtt.commits import Room, acknowledge_all, store_at_last
+from adapters.mqtt.confirmations import Confirmations, Stored
 from adapters.mqtt.sequence import DeviceSequence
 from adapters.mqtt.session import Acknowledge
 from marketplace_core.ports import ReadingSink, TimeMap
@@ -22,8 +22,6 @@ _PLENTY: Final = 500
 _MOST: Final = 2_000
 """Messages that share one commit at most."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-Stored = Callable[[str, int, int], None]
 
 
 class _Message(NamedTuple):
@@ -39,10 +37,10 @@ class TelemetryIntake:
     """Turns telemetry messages into committed readings, many messages to a commit."""
 
     def __init__(self, sink: ReadingSink, time_map: TimeMap, stored: Stored) -> None:
-        """`stored(device, boot, through)` is called after the commit, once per device."""
+        """`stored(device, boot, through)` is called after a commit, as often as devices need it."""
         self._sink = sink
         self._time = time_map
-        self._stored = stored
+        self._confirmations = Confirmations(stored)
         self._waiting: list[_Message] = []
         self._room = Room()
         self._fresh = asyncio.Event()
@@ -108,6 +106,12 @@ class TelemetryIntake:
 
         What waits then is never acknowledged: the broker keeps it for the next session.
         """
+        try:
+            await self._commit()
+        finally:
+            self._confirmations.close()
+
+    async def _commit(self) -> None:
         while True:
             await self._fresh.wait()
             if len(self._waiting) < _PLENTY:
@@ -139,7 +143,7 @@ class TelemetryIntake:
             through[message.device_id, telemetry.boot] = mark
         for (device_id, boot), mark in through.items():
             if mark >= 0:
-                self._stored(device_id, boot, mark)
+                self._confirmations.stored(device_id, boot, mark)
 
     def _reading(self, device_id: str, boot: int, reading: wire.WireReading) -> Reading:
         return Reading(

@@ -6,7 +6,9 @@ faster than a key that starts with the series).
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
@@ -66,7 +68,8 @@ _BETWEEN: Final = (
     " AND series = (SELECT number FROM series WHERE name = ?) ORDER BY at_us"
 )
 _STORED: Final = (
-    "SELECT 1 FROM readings WHERE at_us = ? AND series = (SELECT number FROM series WHERE name = ?)"
+    "SELECT at_us FROM readings WHERE at_us IN (SELECT value FROM json_each(?))"
+    " AND series = (SELECT number FROM series WHERE name = ?)"
 )
 _LATEST: Final = (
     "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw,"
@@ -111,11 +114,15 @@ class SqliteReadings(GroupedReadings):
 
     def stored(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
         """Those of some series and starts that have a reading."""
+        starts = defaultdict[str, dict[int, datetime]](dict)
+        for series, start in keys:
+            starts[series][to_us(start)] = start
         with closing(self._connect()) as connection:
             return {
-                (series, start) for series, start in keys
-                if connection.execute(_STORED, (to_us(start), series)).fetchone()
-            }  # fmt: skip
+                (series, asked[at_us])
+                for series, asked in starts.items()
+                for (at_us,) in connection.execute(_STORED, (json.dumps(list(asked)), series))
+            }
 
     def latest(self) -> list[Reading]:
         """The newest reading of every series: what is known of devices after a restart."""

@@ -1,4 +1,4 @@
-"""Decisions have their three sections; tests that are named exist; the image is built by the rules."""
+"""Decisions have their three sections, tests that are named exist, the image keeps the rules."""
 
 from __future__ import annotations
 
@@ -75,10 +75,9 @@ def missing_tests(text: str) -> set[str]:
     """Tests that a text names in code spans, by function or by file, and that do not exist."""
     files = set(re.findall(r"`(tests/[\w/]+\.py)`", text))
     functions = set(re.findall(r"`(test_\w+)`", text))
-    defined = {
-        name for path in (ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
-    }  # fmt: skip
+    begins = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    defined = {name for source in sources for name in begins.findall(source)}
     return {name for name in files if not (ROOT / name).is_file()} | (functions - defined)
 
 
