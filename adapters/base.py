@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
+from marketplace_core.dispatch.leases import unattended
+from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.setpoint import Refused, Setpoint, SetpointOutcome, Unconfirmed
 
 _ROUNDING_KW: Final = 1e-6
@@ -27,8 +28,8 @@ def refuse(
     if not low <= setpoint.power_kw <= high:
         reason = f"{setpoint.power_kw:g} kW is outside {profile.min_kw:g} .. {profile.max_kw:g} kW"
         return _refused(setpoint, at, reason)
-    if profile.lease is LeaseKind.NONE and profile.fallback_kw is None:
-        return _refused(setpoint, at, "it has neither a lease nor a fallback")
+    if no_way_back := unattended(profile):
+        return _refused(setpoint, at, no_way_back)
     if setpoint.valid_until <= at:
         return Unconfirmed(
             setpoint_id=setpoint.id,

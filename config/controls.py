@@ -8,6 +8,7 @@ from typing import Final
 from config.findings import Finding, Location, Severity
 from config.settings import ModbusDeviceSettings, ProfileSettings, Settings
 
+_NO_REVERT_VALUE: Final = ("wmaxlim_123", "storage_124")
 _CEILINGS: Final = ("wmaxlim_704", "wmaxlim_123")
 
 
@@ -16,7 +17,9 @@ def unfit_controls(settings: Settings) -> Iterator[Finding]:
     for number, device in enumerate(settings.modbus.devices):
         location: Location = ("modbus", "devices", number)
         yield from _control(device, location)
-        if device.profile.lease == "heartbeat" and device.profile.fallback_kw is None:
+        yield from _fallback(device, location)
+        undefined = not device.device_profile and device.profile.fallback_kw is None
+        if device.profile.lease == "heartbeat" and undefined:
             yield Finding(
                 location=(*location, "profile", "fallback_kw"),
                 message="lease = 'heartbeat' without fallback_kw: model 715 defines no fallback",
@@ -57,6 +60,22 @@ def _control(device: ModbusDeviceSettings, location: Location) -> Iterator[Findi
             location=(*location, "profile", "control"), severity=Severity.WARNING,
             message="wset drives the power to its number: it is no limit",
             remedy='say control = "setpoint" in the profile',
+        )  # fmt: skip
+
+
+def _fallback(device: ModbusDeviceSettings, location: Location) -> Iterator[Finding]:
+    """A timer that ends in no limit cannot hold a fallback."""
+    control = device.control or ("wmaxlim_123" if device.role == "inverter" else "")
+    profile = device.profile
+    if (
+        control in _NO_REVERT_VALUE and profile.lease == "revert_timer"
+        and profile.fallback_kw is not None
+    ):  # fmt: skip
+        yield Finding(
+            location=(*location, "profile", "fallback_kw"), severity=Severity.WARNING,
+            message=f"{control} has no revert value: after its timer there is no limit, and not "
+            f"{profile.fallback_kw:g} kW",
+            remedy="take the line away, or say lease = 'watchdog': the gateway then writes it",
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from config.certificates import authority_findings, pair_findings
+from config.device_files import device_profile_findings
 from config.findings import Finding, Location, Severity
 from config.settings import Settings
 
@@ -28,6 +29,7 @@ def file_findings(settings: Settings, now: datetime) -> list[Finding]:
         *_secrets(settings),
         *_writable(settings),
         *_roots_apart(settings),
+        *device_profile_findings(settings),
     ]
 
 

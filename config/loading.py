@@ -22,12 +22,13 @@ from config.findings import Finding, Location, Severity, Sources
 from config.lines import LineNumbers
 from config.rules import broken_rules
 from config.schema import names_at, nearest
-from config.settings import Settings, StoreSettings
+from config.settings import ModbusSettings, Settings, StoreSettings
 from marketplace_core.errors import ConfigError
 
 _LINE = re.compile(r"\(at line (\d+)")
 _SECRET = ("token", "password", "secret")
 """What stands under such a name is never repeated: it may be the secret itself by mistake."""
+_FORM = "config/default.toml shows its form"
 _REMEDIES = {
     "missing": "add it here",
     "greater_than": "give a number above {gt}",
@@ -86,7 +87,7 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Loaded:
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        wrong = [_explain(item) for item in error.errors()]
+        wrong = [explain(item, Settings, _FORM) for item in error.errors()]
         return Loaded(None, (*refused, *wrong), sources)
     resolved = _resolve(settings, path.resolve().parent)
     return Loaded(resolved, (*refused, *broken_rules(resolved)), sources)
@@ -105,16 +106,17 @@ def _unreadable(path: Path, error: Exception) -> Loaded:
     return Loaded(None, (finding,), Sources(str(path), lines, {}))
 
 
-def _explain(item: ErrorDetails) -> Finding:
+def explain(item: ErrorDetails, model: type[BaseModel], form: str) -> Finding:
+    """What a model's check found, as a person is told it; `form` says where to look it up."""
     location, kind = item["loc"], item["type"]
     if kind == "extra_forbidden":
-        hint = nearest(str(location[-1]), names_at(Settings, location[:-1]))
+        hint = nearest(str(location[-1]), names_at(model, location[:-1]))
         return Finding(location=location, message="unknown key", remedy=hint)
     message = item["msg"]
     may_be_shown = not any(word in str(location[-1:]) for word in _SECRET)
     if kind != "missing" and may_be_shown and isinstance(item["input"], str | int | float):
         message = f"{message}, not {item['input']!r}"
-    remedy = _REMEDIES.get(kind, "config/default.toml shows its form")
+    remedy = _REMEDIES.get(kind, form)
     return Finding(
         location=location, message=message, remedy=remedy.format_map(item.get("ctx", {}))
     )
@@ -134,9 +136,25 @@ def _resolve(settings: Settings, base: Path) -> Settings:
         }
         if paths:
             updates[name] = section.model_copy(update=paths)
+    updates["modbus"] = _resolve_profiles(updates.get("modbus", settings.modbus), base)
     store = updates.get("store", settings.store)
     updates["store"] = store.model_copy(update=_resolve_store(store, base))
     return settings.model_copy(update=updates)
+
+
+def _resolve_profiles(modbus: ModbusSettings, base: Path) -> ModbusSettings:
+    """Device profiles that are files of the site's own."""
+    devices = tuple(
+        device.model_copy(update={"device_profile": str(base / device.device_profile)})
+        if names_a_file(device.device_profile) else device
+        for device in modbus.devices
+    )  # fmt: skip
+    return modbus.model_copy(update={"devices": devices})
+
+
+def names_a_file(device_profile: str) -> bool:
+    """Whether a `device_profile` is a file's path, and not the name of a shipped profile."""
+    return device_profile.endswith((".yaml", ".yml")) or "/" in device_profile
 
 
 def _resolve_store(store: StoreSettings, base: Path) -> dict[str, str]:

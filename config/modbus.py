@@ -14,6 +14,10 @@ _LINE: Final = ("transport", "serial_line", "sharing", "release_after_s", "gap_s
 _WRITES_A_SETPOINT: Final = 6
 """Timer, fallback, its enable, mode, setpoint, enable (SunSpec model 704)."""
 _LAST_REGISTER: Final = 0xFFFF
+_LAST_UNIT: Final = 247
+_OF_SUNSPEC: Final = ("control", "lease_restarts_on", "negative_rates")
+"""Keys that a device profile says itself."""
+_OF_A_PROFILE: Final = ("profile_control", "phases")
 _DAY_S: Final = 86_400.0
 _GOVERNED: Final = ("step_kw", "write_every_s", "writes_per_day", "refresh", "longest_lease_s")
 """Keys of a profile that are kept for Modbus devices only."""
@@ -25,8 +29,10 @@ def unfit_modbus(settings: Settings) -> Iterator[Finding]:
         at: Location = ("modbus", "devices", number)
         yield from _transport(device, at)
         yield from _ranges(device, at)
+        yield from _map(device, at)
         yield from _governor(device.profile, (*at, "profile"))
-        if not device.serial and device.role != "meter" and not settings.lab:
+        checked = device.serial or device.role == "meter" or device.device_profile
+        if not checked and not settings.lab:
             yield Finding(
                 location=at, severity=Severity.WARNING,
                 message=f"{device.device_id} has no serial: its identity is not checked before "
@@ -75,6 +81,30 @@ def _transport(device: ModbusDeviceSettings, at: Location) -> Iterator[Finding]:
         yield Finding(
             location=(*at, "unit"), message="unit 0 is a broadcast on a serial line",
             remedy="give the unit's own number, 1 to 247: nobody answers a broadcast",
+        )  # fmt: skip
+    if device.transport != "tcp" and device.unit > _LAST_UNIT:
+        yield Finding(
+            location=(*at, "unit"), message=f"unit {device.unit} on a serial line",
+            remedy="a serial line has units 1 to 247; 248 to 255 are for Modbus TCP only",
+        )  # fmt: skip
+
+
+def _map(device: ModbusDeviceSettings, at: Location) -> Iterator[Finding]:
+    """Keys of SunSpec units, and those of devices with a profile, each where they belong."""
+    fields = type(device).model_fields
+    mapped = bool(device.device_profile)
+    for key in _OF_SUNSPEC if mapped else _OF_A_PROFILE:
+        if getattr(device, key) != fields[key].default:
+            yield Finding(
+                location=(*at, key),
+                message=f"{key} {'with' if mapped else 'without'} device_profile",
+                remedy="take the line away: the device profile says it" if mapped
+                else "name the device_profile that it belongs to, or take the line away",
+            )  # fmt: skip
+    if device.role == "charger" and not mapped:
+        yield Finding(
+            location=(*at, "role"), message="a charger is not driven by SunSpec",
+            remedy="name its device_profile (`flexway modbus profiles` lists them)",
         )  # fmt: skip
 
 

@@ -73,9 +73,8 @@ def read_programmes(path: Path) -> tuple[list[Programme], list[str]]:
 def _entry(entry: Any, number: int) -> Programme | Finding:
     unknown = sorted(set(entry) - _FIELDS) if isinstance(entry, dict) else []
     if unknown:
-        return Finding(
-            location=(number, unknown[0]), message="unknown key", remedy=nearest(unknown[0], _FIELDS)
-        )  # fmt: skip
+        hint = nearest(unknown[0], _FIELDS)
+        return Finding(location=(number, unknown[0]), message="unknown key", remedy=hint)
     try:
         made = msgspec.convert(entry, Programme, strict=True, str_keys=True)
         validate_programme(made)

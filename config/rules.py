@@ -182,10 +182,15 @@ def _time(settings: Settings) -> Iterator[Finding]:
             location=("time", key), message="simulated time needs lab = true",
             remedy="take the [time] table away: a site runs on the real clock",
         )  # fmt: skip
-    if (time.market_epoch is None) != (time.wall_epoch is None):
+    if time.wall_epoch is not None and time.begins_by is not None:
+        yield Finding(
+            location=("time", "begins_by"), message="wall_epoch says already when time begins",
+            remedy="give one of the two",
+        )  # fmt: skip
+    elif (time.market_epoch is None) != (time.wall_epoch is None and time.begins_by is None):
         yield Finding(
             location=("time",), message="market_epoch and wall_epoch go together",
-            remedy="give both or neither",
+            remedy="give both or neither; begins_by may stand in for wall_epoch",
         )  # fmt: skip
     elif time.market_epoch is not None and time.market_epoch.tzinfo is None:
         yield Finding(

@@ -40,15 +40,21 @@ def options(annotation: Any) -> tuple[Any, ...]:
 
 
 def names_at(model: type[BaseModel], location: Location) -> list[str]:
-    """Keys that are known in the table at `location`; empty where there is no such table."""
+    """Keys that are known in the table at `location`; empty where there is no such table.
+
+    In a map of tables the name of each is its own.
+    """
     current: type[BaseModel] | None = model
+    named = False
     for part in location:
         if current is None:
             return []
-        if isinstance(part, int):
+        if isinstance(part, int) or named:
+            named = False
             continue
         field = current.model_fields.get(part)
         current = None if field is None else inner_model(field.annotation)
+        named = field is not None and get_origin(field.annotation) is dict
     return [] if current is None else list(current.model_fields)
 
 

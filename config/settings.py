@@ -29,6 +29,8 @@ class TimeSettings(Section):
     market_epoch: datetime | None = None
     wall_epoch: float | None = None
     """Unix seconds at which market time was `market_epoch`."""
+    begins_by: Path | None = None
+    """In place of `wall_epoch`: a file that will hold it; until it is there market time stands."""
     speed: float = Field(default=1.0, gt=0)
 
 
@@ -176,11 +178,19 @@ class ModbusDeviceSettings(Section):
     host: str = ""
     """Of `tcp` and `rtu_over_tcp`."""
     port: int = Field(default=502, ge=1, le=65535)
-    unit: int = Field(default=1, ge=0, le=247)
-    role: Literal["battery", "inverter", "meter"]
+    unit: int = Field(default=1, ge=0, le=255)
+    role: Literal["battery", "inverter", "charger", "meter"]
+    device_profile: str = ""
+    """Where it is not SunSpec: a profile of `flexway modbus profiles`, or a YAML file's path."""
+    profile_control: str = ""
+    """Which of the device profile's controls drives it; without it the first."""
+    phases: Literal[1, 2, 3] = 3
+    """Phases that a charger charges on, where its device profile tells it amperes."""
     serial: str = ""
     """Its serial number, checked before the first write on every connection; empty = any."""
     meter_sign: Literal[-1, 1] = 1
+    """-1 where a SunSpec meter counts import as positive; with a device profile, which says so
+    itself, where the device is mounted the other way round."""
     control: Literal["wset", "wmaxlim_704", "wmaxlim_123", "storage_124"] | None = None
     """How it is driven; without it a battery by wset, an inverter by wmaxlim_123."""
     lease_restarts_on: Literal["timer", "value", "enable"] = "enable"

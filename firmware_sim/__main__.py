@@ -1,4 +1,4 @@
-"""`python -m firmware_sim`: plan a day, write its meter history, run its devices, judge it."""
+"""`python -m firmware_sim`: plan a day, its history, run its devices, judge it; run a fleet."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from firmware_sim.commands_fleet import fleet_group
 from firmware_sim.commands_plan import (
     counterfactual_command,
     history_command,
@@ -30,6 +31,7 @@ for _command in (
     lockstep_command,
     counterfactual_command,
     judge_command,
+    fleet_group,
 ):
     simulator.add_command(_command)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from config.beginning import awaited_time
 from firmware_sim.dataset import DataSet
 from firmware_sim.lockstep import Lockstep
 from firmware_sim.options import (
@@ -27,6 +28,7 @@ from firmware_sim.records import Truth
 from firmware_sim.scenario import load
 from firmware_sim.world import load_world
 from marketplace_core.errors import ConfigError
+from marketplace_core.ports import TimeMap
 from marketplace_core.simtime import AffineTime, from_unix
 
 
@@ -68,7 +70,10 @@ def lockstep_command(
 @data_option
 @click.option("--ready", required=True, type=FILE, help="Written once every server listens.")
 @click.option("--market-epoch", required=True, type=Instant(), help="Market time at --wall-epoch.")
-@click.option("--wall-epoch", required=True, type=float, help="Unix seconds.")
+@click.option("--wall-epoch", type=float, help="Unix seconds.")
+@click.option(
+    "--begins-by", type=FILE, help="File that will hold --wall-epoch; until then time stands."
+)
 @click.option("--speed", default=1.0, show_default=True, help="Market seconds per wall second.")
 @click.option("--broker-host", default="127.0.0.1", show_default=True)
 @click.option("--broker-port", type=click.IntRange(1, 65535), help="MQTT broker of the chargers.")
@@ -101,7 +106,8 @@ def run_command(
     data: Path | None,
     ready: Path,
     market_epoch: datetime,
-    wall_epoch: float,
+    wall_epoch: float | None,
+    begins_by: Path | None,
     speed: float,
     broker_host: str,
     broker_port: int | None,
@@ -124,15 +130,25 @@ def run_command(
     from firmware_sim.host import HostOptions, run_host  # noqa: PLC0415 - others need no servers
 
     scenario, world = load(scenario_file), load_world(world_file)
-    try:
-        time_map = AffineTime(market_epoch, from_unix(wall_epoch), speed)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     options = HostOptions(
         data=data or Path(world.data), ready=ready, log=folder, truth=truth_folder or folder,
-        time_map=time_map, broker_host=broker_host, broker_port=broker_port,
+        time_map=_time_map(market_epoch, speed, wall_epoch, begins_by),
+        broker_host=broker_host, broker_port=broker_port,
         uplink_port=uplink_port, vtn_url=vtn_url, tls=tls_folder, api_url=api_url,
         api_token_file=api_token_file, webhook_port=webhook_port,
         webhook_secret_file=webhook_secret_file, until=until,
     )  # fmt: skip
     run_host(scenario, world, options)
+
+
+def _time_map(
+    market_epoch: datetime, speed: float, wall_epoch: float | None, begins_by: Path | None
+) -> TimeMap:
+    if (wall_epoch is None) == (begins_by is None):
+        raise ConfigError("say when time begins: either --wall-epoch or --begins-by")
+    try:
+        if begins_by is not None:
+            return awaited_time(market_epoch, speed, begins_by)
+        return AffineTime(market_epoch, from_unix(wall_epoch or 0.0), speed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from firmware_sim.dataset import DataSet
 from firmware_sim.links.base import Link
 from firmware_sim.links.modbus import ModbusLink
@@ -64,7 +66,8 @@ class HostOptions:
 def run_host(scenario: Scenario, world: World, options: HostOptions) -> None:
     """Run until the end, SIGTERM or SIGINT. Raises ConfigError before anything listens."""
     check_options(scenario, options)
-    asyncio.run(Host(scenario, world, options).run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Host(scenario, world, options).run())
 
 
 def check_options(scenario: Scenario, options: HostOptions) -> None:

@@ -12,8 +12,6 @@ from marketplace_core.ports import TimeMap
 from marketplace_core.verification.reading import Reading
 
 Commands = Callable[[], Mapping[str, float | None]]
-_BURST = 200
-"""Steps taken in one go when behind; the event loop gets its turn in between."""
 
 
 class Pace:
@@ -47,17 +45,19 @@ class Pace:
         self._in_force: dict[str, float | None] = {}
 
     async def run(self, until: datetime) -> None:
-        """Step until market time reaches `until`; cancellation ends it between two steps."""
+        """Step until market time reaches `until`; cancellation ends it between two steps.
+
+        However far it is behind, the servers get their turn after every step: a device whose
+        answers wait until all steps are caught up with looks dead from outside.
+        """
         while self._plant.at < until:
-            self.catch_up(until)
+            if self._due(until):
+                self.advance()
             await asyncio.sleep(self._wait_s())
 
     def catch_up(self, until: datetime) -> None:
-        """Take the steps that are due by now, up to `until`, but no more than a burst."""
-        due = self._map.to_market(datetime.now(UTC))
-        for _ in range(_BURST):
-            if self._plant.at + self._step > min(due, until):
-                break
+        """Take every step that is due by now, up to `until`, in one go."""
+        while self._due(until):
             self.advance()
 
     def advance(self) -> None:
@@ -71,6 +71,10 @@ class Pace:
         readings = self._minutes.add(since, time, moments)
         if readings:
             self._on_minute(readings)
+
+    def _due(self, until: datetime) -> bool:
+        now = self._map.to_market(datetime.now(UTC))
+        return self._plant.at + self._step <= min(now, until)
 
     def _wait_s(self) -> float:
         next_wall = self._map.to_wall(self._plant.at + self._step)

@@ -23,15 +23,23 @@ from gateway.observability.loop_lag import measure_loop_lag
 from gateway.observability.metrics import Metrics
 from gateway.reads import Reads
 from gateway.stages.dispatch.conductor import Conductor
+from gateway.stages.dispatch.watchdog import let_go
 from gateway.stages.observe import Observe
 from gateway.store.engine import migrate, run_read
 from gateway.store.journal import read_heads
 from gateway.store.readings import Quarantined, Readings
 from gateway.store.roots import RootLog
-from gateway.store.setpoints import OPEN, SetpointRow, SetpointState, setpoints_in
+from gateway.store.setpoints import (
+    OPEN,
+    SetpointRow,
+    SetpointState,
+    in_force,
+    setpoints_in,
+)
 from gateway.store.writer import Writer
 from gateway.street import Carrier
 from gateway.tracking import Tracker
+from marketplace_core.dispatch.leases import ended_by
 from marketplace_core.errors import StoreError
 from marketplace_core.ports import Bus, Clock, DeviceAdapter
 
@@ -92,6 +100,8 @@ class Application:
     """Hands open setpoints to adapters that have to know them before they answer devices."""
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """What else runs from start to stop."""
+    claim: Callable[[], None] = lambda: None
+    """Says to ingest workers that the telemetry of every shard is taken in here, or refuses."""
 
     @property
     def url(self) -> str:
@@ -114,6 +124,7 @@ class Application:
         """
         await asyncio.to_thread(self._migrate)
         await asyncio.to_thread(self.prepare)
+        await asyncio.to_thread(self.claim)
         self.writer.start()
         self.readings.start()
         await self.live.load()
@@ -155,17 +166,18 @@ class Application:
                 self._adapter(adapter, ready[protocol])
                 for protocol, adapter in self.adapters.items()
             ]
-            work += [
-                self._dispatch(ready),
-                self._announce_dispatch(dispatching),
-            ]
+            work.append(self._announce_dispatch(dispatching))
             work += [start() for start in self.background]
             if self.listener is not None:  # virtual time is never late
                 work.append(measure_loop_lag(self.metrics.loop_lag.observe))
+            conducting = tasks.create_task(self._dispatch(ready))
             background = [tasks.create_task(part) for part in work]
             await stop.wait()
             _log.info("stopping")
             await serving
+            conducting.cancel()
+            await asyncio.wait([conducting])  # from here on nothing is issued or refreshed
+            await self._let_go()
             for task in background:
                 task.cancel()
 
@@ -250,6 +262,19 @@ class Application:
 
     def _open_setpoints(self) -> list[SetpointRow]:
         return run_read(self.engine, lambda at: setpoints_in(at, _RESTORED))
+
+    async def _let_go(self) -> None:
+        """Return the devices that nothing but this process would."""
+        now = self.clock.now()
+        profiles = {p.device_id: p for each in self.adapters.values() for p in each.profiles()}
+        if all(ended_by(profile) != "gateway" for profile in profiles.values()):
+            return
+        try:
+            rows = await asyncio.to_thread(run_read, self.engine, lambda at: in_force(at, now))
+        except DBAPIError as error:
+            _log.error("devices_not_let_go", error=str(error.orig))
+            return
+        await let_go(rows, profiles, self.adapters)
 
     def _server(self) -> Server:
         certificate, key = self.tls or (None, None)

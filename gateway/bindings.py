@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import get_args
 
+import msgspec
+
 from adapters.modbus.adapter import ModbusEndpoint
 from adapters.modbus.lines import Line, SerialPort
 from adapters.modbus.reads import ReadLimits, Span
@@ -12,7 +14,10 @@ from adapters.mqtt.adapter import MqttDevice
 from adapters.mqtt.sparkplug_binding import Meaning, Role, SparkplugDevice
 from adapters.openadr.config import OpenAdrVen
 from adapters.webhook.config import WebhookDevice
+from config.profile_model import ProfileDocument
+from config.profiles import read_profile
 from config.settings import ModbusDeviceSettings, ProfileSettings, Settings
+from gateway.register_maps import read_limits, register_map
 from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind, LeaseRefresh
 from marketplace_core.errors import ConfigError
 from marketplace_core.ports import DeviceAdapter
@@ -62,22 +67,41 @@ def modbus_line(device: ModbusDeviceSettings) -> Line:
 
 
 def modbus_endpoints(settings: Settings) -> list[ModbusEndpoint]:
-    """Every Modbus unit."""
-    return [
-        ModbusEndpoint(
-            device_id=device.device_id, line=modbus_line(device), unit=device.unit,
-            role=device.role, serial=device.serial, meter_sign=device.meter_sign,
-            control=device.control, lease_restarts_on=device.lease_restarts_on,
-            negative_rates=device.negative_rates,
-            profile=device_profile(device.device_id, "modbus", device.profile),
-            slow_s=device.slow_s,
-            reads=ReadLimits(
-                max_registers=device.max_registers, max_gap=device.max_gap,
-                forbidden=tuple(Span(first, last + 1) for first, last in device.unreadable),
-            ),
-        )
-        for device in settings.modbus.devices
-    ]  # fmt: skip
+    """Every Modbus unit; ConfigError when a device profile cannot be used."""
+    return [_modbus_endpoint(device) for device in settings.modbus.devices]
+
+
+def _modbus_endpoint(device: ModbusDeviceSettings) -> ModbusEndpoint:
+    endpoint = ModbusEndpoint(
+        device_id=device.device_id, line=modbus_line(device), unit=device.unit,
+        role=device.role, serial=device.serial, meter_sign=device.meter_sign,
+        control=device.control, lease_restarts_on=device.lease_restarts_on,
+        negative_rates=device.negative_rates, phases=device.phases,
+        control_name=device.profile_control or None,
+        profile=device_profile(device.device_id, "modbus", device.profile),
+        slow_s=device.slow_s,
+        reads=ReadLimits(
+            max_registers=device.max_registers, max_gap=device.max_gap,
+            forbidden=tuple(Span(first, last + 1) for first, last in device.unreadable),
+        ),
+    )  # fmt: skip
+    if not device.device_profile:
+        return endpoint
+    return _mapped(endpoint, read_profile(device.device_profile).required())
+
+
+def _mapped(endpoint: ModbusEndpoint, document: ProfileDocument) -> ModbusEndpoint:
+    """A device with its register map, and within the limits of both settings and profile."""
+    profile, reads = endpoint.profile, endpoint.reads
+    wear = document.flash_wear
+    budgets = [profile.writes_per_day, wear.writes_per_day if wear is not None else 0]
+    return msgspec.structs.replace(
+        endpoint, device=register_map(document), reads=read_limits(document, reads),
+        profile=msgspec.structs.replace(
+            profile, writes_per_day=min((b for b in budgets if b), default=0),
+            write_every_s=max(profile.write_every_s, document.write_every_s),
+        ),
+    )  # fmt: skip
 
 
 def mqtt_devices(settings: Settings) -> list[MqttDevice]:

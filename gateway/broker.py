@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import click
+import uvloop
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig
@@ -120,7 +121,8 @@ def main(
     """Run the embedded broker until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.ERROR)
     try:
-        asyncio.run(_serve_until_signal(host, port, password_file, ready_file, lab=lab))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve_until_signal(host, port, password_file, ready_file, lab=lab))
     except* ConfigError as errors:
         raise click.UsageError(str(errors.exceptions[0])) from None
 

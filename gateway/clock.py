@@ -32,7 +32,8 @@ class SystemClock:
 
     async def sleep_until(self, at: datetime) -> None:
         """Return once market time has reached `at`."""
-        left = self._map.to_wall(at) - datetime.now(UTC)
-        if left > timedelta(0):
+        while (left := self._left(at)) > timedelta(0):  # noqa: ASYNC110 - it is time we wait for
             await asyncio.sleep(min(left, _LONGEST_NAP).total_seconds())
-            await self.sleep_until(at)
+
+    def _left(self, at: datetime) -> timedelta:
+        return self._map.to_wall(at) - datetime.now(UTC)

@@ -92,16 +92,21 @@ class LiveState:
 
     def update(self, readings: Iterable[Reading]) -> None:
         """Take over readings; an older one never replaces a newer one."""
+        latest = self._latest()
         for reading in readings:
-            self._take_over(reading)
+            self._take_over(reading, latest)
         if not self._silent:
             self._all_heard.set()
 
-    def _take_over(self, reading: Reading) -> bool:
+    def _latest(self) -> datetime:
+        """When what a device says of now may end at the latest."""
+        return self._clock.now() + _AHEAD
+
+    def _take_over(self, reading: Reading, latest: datetime) -> bool:
         known = self._newest.get(reading.series)
         if known is not None and reading.start < known.start:
             return False
-        if reading.end > self._clock.now() + _AHEAD:
+        if reading.end > latest:
             return False  # stored, and no word on what the device does now
         self._newest[reading.series] = reading
         if reading.end > self._began:

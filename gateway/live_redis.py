@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -109,8 +110,8 @@ class RedisLiveState(LiveState):
         """Give the connections up."""
         await self._client.aclose()
 
-    def _take_over(self, reading: Reading) -> bool:
-        taken = super()._take_over(reading)
+    def _take_over(self, reading: Reading, latest: datetime) -> bool:
+        taken = super()._take_over(reading, latest)
         if taken and reading.series in self._profiles:
             self._changed[reading.series] = reading
             self._waiting.set()
@@ -192,7 +193,7 @@ class RedisLiveState(LiveState):
         """Take over what another process wrote, without writing it again."""
         for reading in readings:
             if reading.series in self._profiles:
-                super()._take_over(reading)
+                super()._take_over(reading, self._latest())
         if not self._silent:
             self._all_heard.set()
 

@@ -150,6 +150,8 @@ class Running:
             return
         if outcome.device_id in self._let_go:
             return  # it was on its way when the stop overtook it
+        if setpoint.power_kw != allocation.power_kw:
+            return  # a newer plan asks for something else: its setpoint is yet to come
         self._failed.pop(outcome.device_id, None)
         self.tracked[outcome.device_id] = Tracked(
             profile=profile,

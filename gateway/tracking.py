@@ -32,7 +32,7 @@ from marketplace_core.dispatch.bounds import DeviceState
 from marketplace_core.dispatch.lifecycle import UNDER_WAY
 from marketplace_core.dispatch.profile import DeviceProfile
 from marketplace_core.dispatch.tracking import FLAG_OF, TRACKING, TrackingRule, missing, track
-from marketplace_core.events import EmergencyStopped, OrderFact
+from marketplace_core.events import EmergencyStopped, OrderFact, SetpointsApplied
 from marketplace_core.ports import Clock, Record
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
@@ -100,6 +100,15 @@ class Tracker:
                 )  # fmt: skip
             if order.over:
                 del self._running[record.stream]
+            elif isinstance(record.fact, SetpointsApplied):
+                self._catch_up(record.stream, order, record.fact)
+
+    def _catch_up(self, order_id: str, order: Running, fact: SetpointsApplied) -> None:
+        """Judge by what was measured under a setpoint before its confirmation was committed."""
+        for outcome in fact.outcomes:
+            reading = self._live.newest(outcome.device_id)
+            if reading is not None:
+                self._judge(order_id, order, reading)
 
     def _let_go(self, stop: EmergencyStopped) -> None:
         for order in self._running.values():
@@ -109,18 +118,21 @@ class Tracker:
         """Judge devices under a setpoint by readings that were just stored."""
         for order_id, order in self._running.items():
             for reading in readings:
-                device = order.tracked.get(reading.series)
-                if device is None:
-                    continue
-                after = order.tracked[reading.series] = track(device, reading, self._rule)
-                kind = FLAG_OF.get(after.progress)
-                if kind is not None and after.progress is not device.progress:
-                    interval = timedelta(seconds=device.profile.telemetry_s)
-                    since = (after.first_short or reading.end) - interval
-                    self._flags.found(
-                        device_id=reading.series, kind=kind, since=since, order_id=order_id,
-                        evidence=_evidence(after.allocation.power_kw, reading.power_kw),
-                    )  # fmt: skip
+                self._judge(order_id, order, reading)
+
+    def _judge(self, order_id: str, order: Running, reading: Reading) -> None:
+        device = order.tracked.get(reading.series)
+        if device is None:
+            return
+        after = order.tracked[reading.series] = track(device, reading, self._rule)
+        kind = FLAG_OF.get(after.progress)
+        if kind is not None and after.progress is not device.progress:
+            interval = timedelta(seconds=device.profile.telemetry_s)
+            since = (after.first_short or reading.end) - interval
+            self._flags.found(
+                device_id=reading.series, kind=kind, since=since, order_id=order_id,
+                evidence=_evidence(after.allocation.power_kw, reading.power_kw),
+            )  # fmt: skip
 
     async def run(self) -> None:
         """Look at every running order once per telemetry interval, until cancelled."""

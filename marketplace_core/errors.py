@@ -71,7 +71,7 @@ class StoreError(FlexwayError):
 
 
 class FencedError(StoreError):
-    """Another writer took over this journal shard with a newer epoch."""
+    """Another writer took over this shard of the journal, or of the devices, with a newer epoch."""
 
 
 class ConfigError(FlexwayError):

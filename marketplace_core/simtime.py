@@ -7,6 +7,7 @@ identity: both epochs equal and speed 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -14,6 +15,8 @@ import msgspec
 from marketplace_core.errors import ConfigError
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT = timedelta(seconds=0.1)
+"""Wall time after which whoever waits for time to begin looks again."""
 
 
 class AffineTime(msgspec.Struct, frozen=True):
@@ -42,6 +45,51 @@ class AffineTime(msgspec.Struct, frozen=True):
     def to_wall(self, market: datetime) -> datetime:
         """Wall time of a market instant (both aware UTC)."""
         return self.wall_epoch + (market - self.market_epoch) / self.speed
+
+
+class AwaitedTime:
+    """An affine map whose wall epoch is not known yet: market time stands until it is.
+
+    Implements the TimeMap port. Processes that share it set themselves up in their own time,
+    and the day begins for all of them once they are ready, however long that took.
+    """
+
+    def __init__(
+        self, market_epoch: datetime, speed: float, *,
+        begun: Callable[[], float | None], wall: Callable[[], datetime],
+    ) -> None:  # fmt: skip
+        """`begun` gives the Unix seconds at which market time left its epoch, None before.
+
+        `wall` gives the wall time now.
+        """
+        self._before = AffineTime(market_epoch, _UNIX_EPOCH, speed)
+        self._begun = begun
+        self._wall = wall
+        self._map: AffineTime | None = None
+
+    @property
+    def speed(self) -> float:
+        """Market seconds per wall second, once time runs."""
+        return self._before.speed
+
+    def to_market(self, wall: datetime) -> datetime:
+        """Market time of a wall instant (both aware UTC); the epoch while time stands."""
+        running = self._running()
+        return self._before.market_epoch if running is None else running.to_market(wall)
+
+    def to_wall(self, market: datetime) -> datetime:
+        """Wall time of a market instant (both aware UTC).
+
+        While time stands nobody knows: it is a moment from now at the earliest.
+        """
+        running = self._running()
+        return self._wall() + _MOMENT if running is None else running.to_wall(market)
+
+    def _running(self) -> AffineTime | None:
+        if self._map is None and (seconds := self._begun()) is not None:
+            before = self._before
+            self._map = AffineTime(before.market_epoch, from_unix(seconds), before.speed)
+        return self._map
 
 
 def identity() -> AffineTime:

@@ -1,4 +1,4 @@
-"""SunSpec units behind the DeviceAdapter port."""
+"""Modbus units behind the DeviceAdapter port: SunSpec, and others by a map of their registers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ import msgspec
 import structlog
 
 from adapters.base import refuse, side_by_side
+from adapters.modbus.batch import Batch
 from adapters.modbus.choice import Role, control_of
-from adapters.modbus.control import RestartsOn
+from adapters.modbus.control import Control, RestartsOn
 from adapters.modbus.drive import Drive
+from adapters.modbus.errors import PointError
 from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.lines import Line
 from adapters.modbus.link import COMMAND, LineLink, LinkError
-from adapters.modbus.measure import INVERTER_MODELS, METER_MODELS, STORED, stored_kwh
+from adapters.modbus.measure import NUMBER, stored_kwh
 from adapters.modbus.offer import ControlName
-from adapters.modbus.points import read_points
 from adapters.modbus.reads import ReadLimits, ReadPlanError
+from adapters.modbus.registers.control import RegisterControl, heartbeat_of
+from adapters.modbus.registers.definition import RegisterMap
+from adapters.modbus.registers.unit import RegisterUnit
+from adapters.modbus.sample import Sampler
 from adapters.modbus.silence import Silence
-from adapters.modbus.sunspec import SunSpecError, Value
+from adapters.modbus.sunspec import Value
 from adapters.modbus.unit import SunSpecUnit
 from adapters.write_book import WriteBook
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
@@ -39,16 +44,10 @@ from marketplace_core.units import Kw
 from marketplace_core.verification.flags import FlagKind
 from marketplace_core.verification.reading import Reading
 
-_POWER_MODELS: dict[Role, tuple[int, ...]] = {
-    "battery": INVERTER_MODELS,
-    "inverter": INVERTER_MODELS,
-    "meter": METER_MODELS,
-}
-_REGISTERS = ("TotWhImp", "TotWhExp")
-"""A meter's energy: asked for with the slow things."""
 _GAP_INTERVALS = 3.0
 """A sample stands for at most this many poll intervals; what is longer is a gap."""
 _METER = "a meter cannot be driven"
+_NO_CONTROL = "its device profile has no control: it is only read"
 _log = structlog.get_logger(__name__)
 
 
@@ -56,6 +55,11 @@ class ModbusEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One unit and how it is driven."""
 
     device_id: str
+    device: RegisterMap | None = None
+    """Its registers where it is not SunSpec; then its own controls are meant by `control_name`."""
+    control_name: str | None = None
+    phases: int = 3
+    """Over how many a control in amperes is spread."""
     host: str = ""
     port: int = 502
     line: Line | None = None
@@ -66,7 +70,8 @@ class ModbusEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     serial: str = ""
     """Checked before the first write on every connection; empty = any."""
     meter_sign: int = 1
-    """-1 where the meter counts import as positive."""
+    """-1 where the meter counts import as positive; of a register map, where it is mounted the
+    other way round."""
     control: ControlName | None = None
     """How it is driven; None = as its role suggests."""
     lease_restarts_on: RestartsOn = "enable"
@@ -88,27 +93,47 @@ class _Bound:
         self, endpoint: ModbusEndpoint, link: LineLink, monotonic: Callable[[], float]
     ) -> None:
         self.endpoint = endpoint
-        self.unit = SunSpecUnit(link, endpoint.unit)
+        self.unit: SunSpecUnit | RegisterUnit
         link.limit(endpoint.unit, endpoint.reads.max_registers)
+        self.sign = endpoint.meter_sign if endpoint.role == "meter" else 1
+        """Of its power, to make injection positive."""
+        self._slow = timedelta(seconds=endpoint.slow_s)
+        self.longest = timedelta(seconds=_GAP_INTERVALS * endpoint.profile.telemetry_s)
+        """What a sample stands for at most."""
         self.slow_at: datetime | None = None
         self.stored_kwh: float | None = None
         self.held: Setpoint | None = None
         self.newest: dict[str, int] = {}
         self.heard: datetime | None = None
         self.busy = asyncio.Lock()
+        self.control: Control | None
+        self.heartbeat: Heartbeat | None = None
+        self.drive: Drive | None = None
+        self.mapped: RegisterUnit | None = None
+        """The unit, where it is read by a map of its registers."""
+        if endpoint.device is not None:
+            self.mapped, control = _mapped(endpoint, endpoint.device, link, monotonic)
+            self.unit, self.control = self.mapped, control
+            if endpoint.profile.lease is LeaseKind.HEARTBEAT and control is not None:
+                self.heartbeat = heartbeat_of(self.mapped, control, monotonic=monotonic)
+            return
+        self.unit = self.sunspec = SunSpecUnit(link, endpoint.unit)
+        self.sampler = Sampler(self.sunspec, endpoint.role, endpoint.reads)
         self.control = control_of(
             endpoint.profile, endpoint.role, endpoint.control, endpoint.lease_restarts_on,
             negative_rates=endpoint.negative_rates,
         )  # fmt: skip
-        self.heartbeat: Heartbeat | None = None
         if endpoint.profile.lease is LeaseKind.HEARTBEAT:
             self.heartbeat = Heartbeat(self.unit, monotonic=monotonic)
-        self.drive: Drive | None = None
+
+    @property
+    def undriven(self) -> str:
+        """Why it has no control."""
+        return _METER if self.endpoint.role == "meter" else _NO_CONTROL
 
     def slow_due(self, at: datetime) -> bool:
         """Whether it is time for what changes slowly."""
-        pause = timedelta(seconds=self.endpoint.slow_s)
-        return self.slow_at is None or at - self.slow_at >= pause
+        return self.slow_at is None or at - self.slow_at >= self._slow
 
 
 class ModbusAdapter:
@@ -133,13 +158,14 @@ class ModbusAdapter:
         self._time = time_map
         self._links: dict[tuple[str, int], LineLink] = {}
         self._bound: dict[str, _Bound] = {}
-        endpoints = list(endpoints)
+        endpoints, batch = list(endpoints), Batch()
         book = WriteBook((e.profile for e in endpoints), writes, key="modbus.writes")
         for endpoint in endpoints:
             line = endpoint.on()
             if line.key not in self._links:
-                link = LineLink(line, timeout_s=timeout_s, monotonic=clock.monotonic)
-                self._links[line.key] = link
+                self._links[line.key] = LineLink(
+                    line, timeout_s=timeout_s, monotonic=clock.monotonic, batch=batch
+                )
             bound = _Bound(endpoint, self._links[line.key], clock.monotonic)
             if bound.control is not None:
                 bound.drive = Drive(
@@ -185,7 +211,7 @@ class ModbusAdapter:
         """Return a unit to its own behaviour, unless a newer revision or another order holds it."""
         at, bound = self._clock.now(), self._bound.get(device_id)
         if bound is None or bound.drive is None:
-            reason = "no such device is bound here" if bound is None else _METER
+            reason = "no such device is bound here" if bound is None else bound.undriven
             return Refused(setpoint_id="", device_id=device_id, at=at, reason=reason)
         held = bound.held
         if held is not None and held.order_id != order_id and held.valid_until > at:
@@ -209,14 +235,17 @@ class ModbusAdapter:
         try:
             await bound.unit.inform(bound.control)
             in_force = bound.control.parse(await bound.unit.read(bound.control.model, COMMAND))
-        except (LinkError, SunSpecError) as error:
+        except (LinkError, PointError) as error:
             raise DeviceError(str(error), device_id=device_id, retryable=True) from error
+        left_s = self._market_seconds(in_force.lease_wall_s)
+        if bound.endpoint.profile.lease is not LeaseKind.REVERT_TIMER:
+            left_s = None  # it is not the unit's timer that ends it
         return ReadBack(
             device_id=device_id,
             at=self._clock.now(),
             active=in_force.active,
             setpoint_kw=None if in_force.power_kw is None else Kw(in_force.power_kw),
-            lease_remaining_s=self._market_seconds(in_force.lease_wall_s),
+            lease_remaining_s=left_s,
         )
 
     async def _apply(self, setpoint: Setpoint) -> SetpointOutcome:
@@ -229,7 +258,7 @@ class ModbusAdapter:
             return _refused(setpoint, at, "an older revision than the unit has had")
         bound.newest[setpoint.order_id] = setpoint.revision
         if bound.drive is None:
-            return _refused(setpoint, at, _METER)
+            return _refused(setpoint, at, bound.undriven)
         async with bound.busy:
             if bound.held is not None and bound.held.id == setpoint.id:
                 renewed = await bound.drive.renew(setpoint)
@@ -245,86 +274,96 @@ class ModbusAdapter:
         interval = timedelta(seconds=bound.endpoint.profile.telemetry_s)
         last: datetime | None = None
         silent = Silence()
+        at = self._clock.now()
         while True:
-            at = self._clock.now()
+            due = at + interval
             try:
                 reading = await self._sample(bound, at, last)
-            except (LinkError, SunSpecError, ReadPlanError) as error:
+            except (LinkError, PointError, ReadPlanError) as error:
                 _log.info("poll_failed", device=bound.endpoint.device_id, error=str(error))
                 if silent.failed(at):
                     sink.noticed(
                         device_id=bound.endpoint.device_id, kind=FlagKind.TIMES_OUT,
                         since=silent.since or at, evidence=str(error),
                     )  # fmt: skip
+                await asyncio.sleep(0)  # it may have failed without waiting for anything
             else:
                 silent.answered()
                 bound.heard = last = at
                 if reading is not None:
-                    await self._store(sink, reading)
-            await self._clock.sleep_until(max(at + interval, self._clock.now()))
-
-    async def _store(self, sink: ReadingSink, reading: Reading) -> None:
-        try:
-            await sink.store([reading])
-        except StoreError as error:
-            _log.error("reading_not_stored", device=reading.series, error=str(error))
+                    try:
+                        await sink.store([reading])
+                    except StoreError as error:
+                        _log.error("reading_not_stored", device=reading.series, error=str(error))
+            at = self._clock.now()
+            if due > at:
+                await self._clock.sleep_until(due)
+                at = self._clock.now()
 
     async def _sample(self, bound: _Bound, at: datetime, last: datetime | None) -> Reading | None:
-        endpoint = bound.endpoint
-        slow = bound.slow_due(at)
-        names = ("W", *(_REGISTERS if slow and endpoint.role == "meter" else ()))
-        measured = await self._measured(bound, names)
-        power_kw = _power(endpoint, measured)
-        model = next((model for model in STORED if model in bound.unit.addresses), None)
-        if slow and endpoint.role == "battery" and model is not None:
-            points = await read_points(bound.unit, model, STORED[model], endpoint.reads)
-            bound.stored_kwh = stored_kwh(model, points, endpoint.profile.capacity_kwh)
+        endpoint, slow = bound.endpoint, bound.slow_due(at)
+        if bound.mapped is not None:
+            told = await bound.mapped.measure(slow=slow, capacity_kwh=endpoint.profile.capacity_kwh)
+            power_kw, register_kwh = told.power_kw, told.register_kwh
+            bound.stored_kwh = told.stored_kwh if slow else bound.stored_kwh
+        else:
+            points = await self._points(bound, slow=slow)
+            watts = points["W"]
+            power_kw = bound.sign * watts / 1000.0 if isinstance(watts, NUMBER) else None
+            register_kwh = _register(points) if endpoint.role == "meter" else None
         if slow:
             bound.slow_at = at
-        longest = _GAP_INTERVALS * endpoint.profile.telemetry_s
-        since = endpoint.profile.telemetry_s
-        if last is not None:
-            since = min((at - last).total_seconds(), longest)
         if power_kw is None:
             return None
+        if last is None:
+            start = at - timedelta(seconds=endpoint.profile.telemetry_s)
+        else:
+            start = max(last, at - bound.longest)
         return Reading(
             series=endpoint.device_id,
-            start=at - timedelta(seconds=since),
-            seconds=since,
+            start=start,
+            seconds=(at - start).total_seconds(),
             power_kw=Kw(power_kw),
             soc_kwh=bound.stored_kwh,
-            register_kwh=_register(endpoint, measured),
+            register_kwh=register_kwh,
         )
 
-    async def _measured(self, bound: _Bound, names: Sequence[str] = ("W",)) -> Mapping[str, Value]:
-        """Points of the model that measures the unit's power."""
-        if not bound.unit.addresses:
-            await bound.unit.discover()
-        for model in _POWER_MODELS[bound.endpoint.role]:
-            if model in bound.unit.addresses:
-                return await read_points(bound.unit, model, names, bound.endpoint.reads)
-        raise SunSpecError(f"{bound.endpoint.device_id} has no model that measures power")
+    async def _points(self, bound: _Bound, *, slow: bool) -> Mapping[str, Value]:
+        """What a SunSpec unit is asked for with this poll; takes in what a storage holds."""
+        reads = bound.sampler.planned(slow=slow)
+        if reads is None:
+            reads = await bound.sampler.plan(slow=slow)
+        points = await reads.read(bound.sunspec)
+        if slow and bound.sampler.stored is not None:
+            capacity_kwh = bound.endpoint.profile.capacity_kwh
+            bound.stored_kwh = stored_kwh(bound.sampler.stored, points, capacity_kwh)
+        return points
 
     def _market_seconds(self, wall_s: float | None) -> float | None:
         return None if wall_s is None else wall_s * self._time.speed
 
 
-def _power(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
-    """Kilowatts, injection positive."""
-    watts = points.get("W")
-    sign = endpoint.meter_sign if endpoint.role == "meter" else 1
-    return sign * watts / 1000.0 if isinstance(watts, int | float) else None
+def _mapped(
+    endpoint: ModbusEndpoint, device: RegisterMap, link: LineLink, monotonic: Callable[[], float]
+) -> tuple[RegisterUnit, RegisterControl | None]:
+    """A unit with a register map, and its control where it has one."""
+    chosen = device.control(endpoint.control_name)
+    unit = RegisterUnit(
+        link, endpoint.unit, device, limits=endpoint.reads, monotonic=monotonic, control=chosen,
+        sign=endpoint.meter_sign,
+    )  # fmt: skip
+    if chosen is None:
+        return unit, None
+    return unit, RegisterControl(device, chosen, phases=endpoint.phases)
 
 
-def _register(endpoint: ModbusEndpoint, points: Mapping[str, Value]) -> float | None:
+def _register(points: Mapping[str, Value]) -> float | None:
     """A meter's net energy in kWh, export minus import; None where it does not tell both.
 
     The two registers are named by their direction, whatever the sign of the power.
     """
     imported, exported = points.get("TotWhImp"), points.get("TotWhExp")
-    if endpoint.role != "meter":
-        return None
-    if not isinstance(imported, int | float) or not isinstance(exported, int | float):
+    if not isinstance(imported, NUMBER) or not isinstance(exported, NUMBER):
         return None
     return (exported - imported) / 1000.0
 

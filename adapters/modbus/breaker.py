@@ -21,8 +21,3 @@ class Breaker:
         self.failures += 1
         pause = _BACKOFF_BASE_S * 2 ** min(self.failures - 1, 16)
         self.open_until = now + min(_BACKOFF_CAP_S, pause)
-
-    def answered(self) -> None:
-        """An answer came, be it a refusal."""
-        self.failures = 0
-        self.open_until = 0.0

@@ -11,7 +11,7 @@ from adapters.modbus.storage import StorageRates
 from marketplace_core.dispatch.profile import DeviceProfile, LeaseKind
 from marketplace_core.errors import ConfigError
 
-Role = Literal["battery", "inverter", "meter"]
+Role = Literal["battery", "inverter", "charger", "meter"]
 _BY_ROLE: Final[dict[Role, ControlName]] = {"battery": "wset", "inverter": "wmaxlim_123"}
 
 

@@ -1,47 +1,19 @@
-"""The library's client of each kind of line; none of them repeats or reconnects by itself."""
+"""The client of each kind of line."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
-from pymodbus.client.base import ModbusBaseClient
-from pymodbus.framer import FramerRTU, FramerType
-
-from adapters.modbus.lines import Line, Parity
-
-_CRC_BYTES: Final = 2
-_PARITIES: Final[dict[Parity, str]] = {"even": "E", "odd": "O", "none": "N"}
+from adapters.modbus.batch import Batch
+from adapters.modbus.client import Client
+from adapters.modbus.lines import Line
+from adapters.modbus.rtu import RtuClient
+from adapters.modbus.tcp import TcpClient
 
 
-class _RtuFramer(FramerRTU):
-    """The library's, which takes what follows a frame for a part of it and throws it away.
+def make_client(line: Line, timeout_s: float, batch: Batch, transaction: int = 0) -> Client:
+    """A client that is not connected yet; `timeout_s` is for connecting and for each answer.
 
-    What follows another unit's late answer may be the answer that is waited for.
+    `transaction`: the number that was used last on the line; TCP goes on from there.
     """
-
-    def decode(self, data: bytes) -> tuple[int, int, int, bytes]:
-        used, unit, transaction, pdu = super().decode(data)
-        if pdu:
-            used = data.find(bytes([unit]) + pdu) + 1 + len(pdu) + _CRC_BYTES
-        return used, unit, transaction, pdu
-
-
-def make_client(line: Line, timeout_s: float) -> ModbusBaseClient:
-    """A client that is not connected yet; `timeout_s` is for connecting and for each answer."""
-    client: ModbusBaseClient
-    if line.serial is not None:
-        client = AsyncModbusSerialClient(
-            line.serial.device, framer=FramerType.RTU, baudrate=line.serial.baudrate,
-            parity=_PARITIES[line.serial.parity], stopbits=line.serial.stopbits,
-            timeout=timeout_s, retries=0, reconnect_delay=0,
-        )  # fmt: skip
-    else:
-        framer = FramerType.SOCKET if line.transport == "tcp" else FramerType.RTU
-        client = AsyncModbusTcpClient(
-            line.host, port=line.port, framer=framer, timeout=timeout_s, retries=0,
-            reconnect_delay=0,
-        )  # fmt: skip
     if line.framed_by_silence:
-        client.ctx.framer = _RtuFramer(client.ctx.framer.decoder)
-    return client
+        return RtuClient(line, timeout_s)
+    return TcpClient(line.host, line.port, timeout_s, batch, transaction)

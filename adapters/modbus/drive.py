@@ -15,11 +15,14 @@ import structlog
 
 from adapters.governor import Denied, Governor
 from adapters.modbus.control import Control, InForce
+from adapters.modbus.driven import DrivenUnit
+from adapters.modbus.errors import PointError
 from adapters.modbus.heartbeat import Heartbeat
 from adapters.modbus.link import COMMAND, LinkError
-from adapters.modbus.sunspec import SunSpecError
-from adapters.modbus.unit import MaybeWritten, PartlyRefused, PreparedWrite, SunSpecUnit
+from adapters.modbus.unit import MaybeWritten, PartlyRefused, PreparedWrite
 from adapters.write_book import WriteBook
+from marketplace_core.dispatch.leases import ended_by
+from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.dispatch.setpoint import (
     Applied,
     Refused,
@@ -43,7 +46,7 @@ class Drive:
     """Writes to one unit and says what came of it."""
 
     def __init__(
-        self, device_id: str, unit: SunSpecUnit, control: Control, *, serial: str,
+        self, device_id: str, unit: DrivenUnit, control: Control, *, serial: str,
         book: WriteBook, clock: Clock, time_map: TimeMap, heartbeat: Heartbeat | None = None,
     ) -> None:  # fmt: skip
         """`serial`: checked before the first write on every connection; empty = any."""
@@ -99,8 +102,27 @@ class Drive:
         return outcome if isinstance(outcome, Applied) or held_back else None
 
     async def stop(self) -> SetpointOutcome:
-        """Return the unit to its own behaviour; no rate or wear holds it back."""
-        return await self._write("", self._control.stop, lambda in_force: not in_force.active)
+        """Let go of the unit; no rate or wear holds it back.
+
+        It returns to its own behaviour. One that nothing but the gateway brings back is put to
+        the fallback that is declared for it, and stays there.
+        """
+        profile = self._governor.profile
+        fallback = profile.fallback_kw if ended_by(profile) == "gateway" else None
+        if fallback is None:
+            return await self._write("", self._control.stop, lambda in_force: not in_force.active)
+
+        def points() -> dict[str, float]:
+            """Without its timer: the fallback is no lease, it lasts."""
+            started = self._control.start(fallback, _TIMER_S)
+            return {n: 0 if n.endswith("RvrtTms") else value for n, value in started.items()}
+
+        return await self._write("", points, self._matches(fallback, 0.0))
+
+    @property
+    def _timed(self) -> bool:
+        """Whether its own timer is relied upon: else it may stand still, or count for nothing."""
+        return self._governor.profile.lease is LeaseKind.REVERT_TIMER
 
     @property
     def _governor(self) -> Governor:
@@ -123,13 +145,15 @@ class Drive:
                 # Once more, if that took a new connection.
                 await self._unit.verify(self._serial)
                 await self._unit.inform(self._control)
-                denied = await self._admit(len(prepared.requests), setpoint=bool(setpoint_id))
+                denied = None
+                if prepared.requests:  # else it holds all of it already, and is only looked at
+                    denied = await self._admit(prepared.wear, setpoint=bool(setpoint_id))
                 if denied is not None:
                     return self._denied(setpoint_id, denied)
                 if self._heartbeat is not None and beat_s:
                     await self._heartbeat.hold(beat_s)
                 in_force = await self._send(prepared, matches)
-            except SunSpecError as error:
+            except PointError as error:
                 return self._refused(setpoint_id, str(error))
             except LinkError as error:
                 return self._failed(error, setpoint_id)
@@ -166,16 +190,16 @@ class Drive:
         """Read the control registers after a write; MaybeWritten when they stay unread."""
         try:
             return self._control.parse(await self._unit.read(self._control.model, COMMAND))
-        except (LinkError, SunSpecError) as error:
+        except (LinkError, PointError) as error:
             raise MaybeWritten(f"written, not read back: {error}") from error
 
     async def _take_back(self, in_force: InForce) -> None:
         """Let go of a unit whose timer stands still: nothing else would ever end it."""
-        if not in_force.active or in_force.lease_wall_s != 0:
+        if not self._timed or not in_force.active or in_force.lease_wall_s != 0:
             return
-        with suppress(LinkError, SunSpecError):
+        with suppress(LinkError, PointError):
             prepared = await self._unit.prepare(self._control.model, self._control.stop())
-            await self._admit(len(prepared.requests), setpoint=False)
+            await self._admit(prepared.wear, setpoint=False)
             await self._unit.send(prepared)
 
     async def _look(
@@ -187,7 +211,7 @@ class Drive:
                 await self._unit.verify(self._serial)
                 await self._unit.inform(self._control)
                 in_force = await self._confirm()
-        except SunSpecError as error:
+        except PointError as error:
             return self._refused(setpoint_id, str(error))
         except LinkError as error:
             return Unreachable(
@@ -204,7 +228,8 @@ class Drive:
             near = power is not None and abs(power - power_kw) <= max(
                 _READ_BACK_KW, in_force.step_kw
             )
-            stands_still = in_force.lease_wall_s == 0 and lease_wall_s >= _TIMER_S
+            stopped = in_force.lease_wall_s == 0 and lease_wall_s >= _TIMER_S
+            stands_still = self._timed and stopped
             return in_force.active and near and not stands_still
 
         return matches
@@ -214,7 +239,7 @@ class Drive:
         note: str = "",
     ) -> Applied:  # fmt: skip
         left_s = standing_s
-        if in_force.lease_wall_s is not None:
+        if in_force.lease_wall_s is not None and self._timed:
             left_s = in_force.lease_wall_s * self._time.speed
         power = in_force.power_kw
         return Applied(

@@ -1,4 +1,4 @@
-"""Model 715: the controller's heartbeat as a lease.
+"""A controller's heartbeat as a lease: model 715, or a register of a device profile.
 
 `ControllerHb` is "incremented every second by the controller" (model_715.json). What a unit
 does when it stands still, and after how long, the model does not say: the profile declares
@@ -14,14 +14,15 @@ from typing import Final
 import structlog
 
 from adapters.modbus.control import Control, InForce
+from adapters.modbus.driven import DrivenUnit
+from adapters.modbus.errors import PointError
 from adapters.modbus.link import COMMAND, LinkError
 from adapters.modbus.offer import HEARTBEAT_MODEL
 from adapters.modbus.sunspec import SunSpecError, Value
-from adapters.modbus.unit import SunSpecUnit
 
 _BEAT_S: Final = 1.0
 """Wall seconds from one beat to the next, as the model has it."""
-_WRAP: Final = 0xFFFF_FFFE
+WRAP: Final = 0xFFFF_FFFE
 """It starts again from 0 here: the next number means "not implemented"."""
 _LOCAL: Final = 1
 _log = structlog.get_logger(__name__)
@@ -66,9 +67,15 @@ class Beaten:
 class Heartbeat:
     """Beats for one unit for as long as its lease holds."""
 
-    def __init__(self, unit: SunSpecUnit, *, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, unit: DrivenUnit, *, monotonic: Callable[[], float], model: int = HEARTBEAT_MODEL,
+        point: str = "ControllerHb", wrap: int = WRAP, every_s: float = _BEAT_S,
+    ) -> None:  # fmt: skip
+        """`point`: the counter; `wrap`: where it begins again; `every_s`: wall seconds a beat."""
         self._unit = unit
         self._monotonic = monotonic
+        self._model, self._point = model, point
+        self._wrap, self._every_s = wrap, every_s
         self._until = 0.0
         self._count = 0
         self._held = asyncio.Event()
@@ -77,7 +84,7 @@ class Heartbeat:
         """Beat now, and each second for so many more.
 
         When nobody calls it again, the beat stops and the unit falls back. Raises LinkError, and
-        SunSpecError where the unit takes no heartbeat or is in local control.
+        PointError where the unit takes no heartbeat or is in local control.
         """
         self._until = self._monotonic() + wall_s
         if not self._held.is_set():
@@ -94,31 +101,32 @@ class Heartbeat:
         """Beat while something is held, until cancelled."""
         while True:
             await self._held.wait()
-            due = self._monotonic() + _BEAT_S
+            due = self._monotonic() + self._every_s
             while due < self._until:
                 await asyncio.sleep(max(0.0, due - self._monotonic()))
                 if self._held.is_set():
                     await self._beat_or_miss()
-                due = max(due + _BEAT_S, self._monotonic())
+                due = max(due + self._every_s, self._monotonic())
             self._held.clear()
 
     async def _beat_or_miss(self) -> None:
         try:
             await self._beat()
-        except (LinkError, SunSpecError) as error:
+        except (LinkError, PointError) as error:
             # The unit falls back by itself if this lasts; the next refresh reads it back.
             _log.warning("heartbeat_missed", unit=self._unit.number, error=str(error))
 
     async def _listens(self) -> None:
         """The unit takes a heartbeat and lets itself be driven; go on from the count it shows."""
-        points = await self._unit.read(HEARTBEAT_MODEL, COMMAND)
-        shown = points.get("ControllerHb")
+        points = await self._unit.read(self._model, COMMAND)
+        shown = points.get(self._point)
         if not isinstance(shown, int):
-            raise SunSpecError("the unit takes no heartbeat: 715 ControllerHb is not implemented")
+            raise PointError(f"the unit takes no heartbeat: {self._point} is not implemented")
         if points.get("LocRemCtl") == _LOCAL:
             raise SunSpecError("the unit is in local control (715 LocRemCtl): set it to remote")
         self._count = shown
 
     async def _beat(self) -> None:
-        self._count = (self._count + 1) % _WRAP
-        await self._unit.write(HEARTBEAT_MODEL, {"ControllerHb": self._count})
+        self._count = (self._count + 1) % self._wrap
+        beat = await self._unit.prepare(self._model, {self._point: self._count})
+        await self._unit.send(beat)

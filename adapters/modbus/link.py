@@ -10,27 +10,36 @@ is one that a late reply cannot fit, and its answer is thrown away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import struct
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, Literal
 
-from pymodbus.client.base import ModbusBaseClient
-from pymodbus.exceptions import ModbusException
-
+from adapters.modbus.batch import Batch
 from adapters.modbus.breaker import Breaker
+from adapters.modbus.client import Client, NoAnswer
 from adapters.modbus.clients import make_client
+from adapters.modbus.frames import (
+    READ,
+    READ_INPUT,
+    REFUSED,
+    confirms,
+    data_read,
+    read_request,
+    refusal,
+    write_one_request,
+    write_request,
+)
 from adapters.modbus.lines import Line
 from adapters.modbus.turns import COMMAND, POLL, Turns
 from marketplace_core.errors import FlexwayError
 
 __all__ = ["COMMAND", "POLL", "LineLink", "LinkError", "ModbusLink", "UnitDown"]
 
-T = TypeVar("T")
+Table = Literal["holding", "input"]
+_FUNCTIONS: Final[dict[Table, int]] = {"holding": READ, "input": READ_INPUT}
 _MOST_REGISTERS: Final = 120
 """Registers of one read; the protocol allows 125."""
-_READ: Final = 3
-_WRITE: Final = 16
 _ACKNOWLEDGE: Final = 5
 """Taken and not done yet: it may still come into force."""
 _NO_PATH: Final = 10
@@ -55,17 +64,26 @@ class UnitDown(LinkError):  # noqa: N818 - a state of the unit, not a fault of t
 class LineLink:
     """Serialises requests to the units of one line."""
 
-    def __init__(self, line: Line, *, timeout_s: float, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, line: Line, *, timeout_s: float, monotonic: Callable[[], float],
+        batch: Batch | None = None,
+    ) -> None:  # fmt: skip
         """`timeout_s`: wall seconds that one request may take; never retried here.
 
-        On a serial line the time that the bytes themselves take comes on top.
+        On a serial line the time that the bytes themselves take comes on top. `batch`: shared
+        with the other lines of the event loop.
         """
+        self._batch = batch or Batch()
         self.line = line
         self._timeout_s = timeout_s + line.exchange_s
         self._monotonic = monotonic
-        self._client: ModbusBaseClient | None = None
+        self._silence_s = line.silence_s
+        self._shared = line.sharing == "release"
+        self._client: Client | None = None
         self._transaction = 0
+        """The number that TCP used last: an old answer fits no request of a new connection."""
         self._breakers: dict[int, Breaker] = {}
+        """Of units that did not answer lately."""
         self._turns = Turns()
         self._free_at = 0.0
         """Monotonic: the line's own silence, or another master's turn, lasts until then."""
@@ -80,24 +98,57 @@ class LineLink:
         """Read no more registers of a unit in one request; what is longer takes several."""
         self._most[unit] = registers
 
-    async def read(self, unit: int, address: int, count: int, lane: int = POLL) -> list[int]:
-        """Holding registers; raises LinkError."""
+    async def read(
+        self, unit: int, address: int, count: int, lane: int = POLL, *, table: Table = "holding"
+    ) -> list[int]:
+        """Registers; raises LinkError."""
         registers: list[int] = []
         while len(registers) < count:
             part = min(self._most.get(unit, _MOST_REGISTERS), count - len(registers))
             start = address + len(registers)
-            registers += await self._hold(lane, partial(self._read, unit, start, part))
+            data = await self.read_once(unit, start, part, lane, _FUNCTIONS[table])
+            registers += struct.unpack(f">{part}H", data)
         return registers
 
+    async def read_once(
+        self, unit: int, address: int, count: int, lane: int = POLL, function: int = READ
+    ) -> bytes:
+        """Registers of one request, two bytes each; raises LinkError.
+
+        Who plans reads asks here: nothing is done to the registers but to check that they came.
+        """
+        # What is the rule comes first: the line is free, connected, and nothing is wrong on it.
+        if self._release is not None or self._free_at or not self._turns.take(lane):
+            await self._begin(lane)
+        try:
+            client = self._client
+            if client is None or not client.connected or self._breakers or self._outstanding:
+                client = await self._usable(unit)
+            asked = read_request(address, count, function)
+            answer = await self._ask(client, unit, asked, (address, count))
+            data = data_read(answer, count, function)
+            if data is None:
+                raise self._not_read(unit, address, count, answer)
+            return data
+        finally:
+            self._turns.pass_on()
+            if self._shared:
+                self._let_go()
+
     async def write(
-        self, unit: int, address: int, values: Sequence[int], *, connection: int | None = None
-    ) -> None:
+        self, unit: int, address: int, values: Sequence[int], *, connection: int | None = None,
+        single: bool = False,
+    ) -> None:  # fmt: skip
         """Write registers in one request; raises LinkError. UnitDown = nothing was written.
 
         `connection`: the one (by `connections`) on which the unit is known; on another nothing
-        is written.
+        is written. `single`: one register, by the function of old that writes no more.
         """
-        await self._hold(COMMAND, partial(self._write, unit, address, list(values), connection))
+        await self._begin(COMMAND)
+        try:
+            await self._write(unit, address, values, connection, single=single)
+        finally:
+            self._end()
 
     def command(self) -> AbstractContextManager[None]:
         """All that belongs to one command: no poll comes between its requests."""
@@ -105,26 +156,41 @@ class LineLink:
 
     def down(self, unit: int) -> bool:
         """Whether the unit's breaker is open."""
-        return self._breaker(unit).open_until > self._monotonic()
+        breaker = self._breakers.get(unit)
+        return breaker is not None and breaker.open_until > self._monotonic()
 
     def close(self) -> None:
         """Close the connection."""
         self._keep()
         if self._client is not None:
-            self._transaction = self._client.ctx.next_tid
             self._client.close()
+            self._transaction = self._client.transaction
             self._client = None
-            if self.line.sharing == "release":
+            if self._shared:
                 self._free_at = max(self._free_at, self._monotonic() + self.line.gap_s)
 
-    async def _hold(self, lane: int, work: Callable[[], Awaitable[T]]) -> T:
+    async def _begin(self, lane: int) -> None:
+        """Have the line."""
         self._keep()
-        try:
-            return await self._turns.hold(lane, self._pause, work)
-        finally:
-            if self._turns.idle and self._client is not None and self.line.sharing == "release":
-                loop = asyncio.get_running_loop()
-                self._release = loop.call_later(self.line.release_after_s, self.close)
+        if self._free_at or not self._turns.take(lane):
+            try:
+                await self._turns.wait(lane, self._pause)
+            except asyncio.CancelledError:
+                self._let_go()
+                raise
+
+    def _end(self) -> None:
+        """Hand the line on."""
+        self._turns.pass_on()
+        if self._shared:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Give the connection up after a while, if nobody wants it."""
+        if self._shared and self._turns.idle and self._client is not None:
+            self._keep()
+            loop = asyncio.get_running_loop()
+            self._release = loop.call_later(self.line.release_after_s, self.close)
 
     def _keep(self) -> None:
         """The connection is wanted: it is not given up now."""
@@ -140,73 +206,66 @@ class LineLink:
         await asyncio.sleep(left)
         return True
 
-    async def _read(self, unit: int, address: int, count: int) -> list[int]:
-        client = await self._connect(unit)
-        if unit in self._outstanding:
-            await self._resynchronise(client, unit)
-        return await self._registers(client, unit, address, count)
-
-    async def _registers(
-        self, client: ModbusBaseClient, unit: int, address: int, count: int
-    ) -> list[int]:
-        request = client.read_holding_registers(address, count=count, device_id=unit)
-        answer = await self._ask(unit, request, (address, count))
-        registers = list(getattr(answer, "registers", ()))
-        if answer.function_code != _READ or len(registers) != count:
-            words = f"{len(registers)} registers came instead of {count}"
-            raise self._astray(unit, words, (address, count))
-        return registers
-
     async def _write(
-        self, unit: int, address: int, values: list[int], connection: int | None
-    ) -> None:
-        client = await self._connect(unit)
+        self, unit: int, address: int, values: Sequence[int], connection: int | None, *,
+        single: bool,
+    ) -> None:  # fmt: skip
+        client = await self._connected(unit)
         if connection not in {None, self.connections}:
             raise UnitDown(f"{self.line.name} was connected anew: who is there was not checked")
-        if unit in self._outstanding:
-            await self._resynchronise(client, unit)
-        request = client.write_registers(address, values, device_id=unit)
-        answer = await self._ask(unit, request, (address, 0))
-        told = (answer.function_code, getattr(answer, "address", -1), getattr(answer, "count", -1))
-        if told != (_WRITE, address, len(values)):
+        await self._resynchronise(client, unit)
+        asked = write_one_request(address, *values) if single else write_request(address, values)
+        answer = await self._ask(client, unit, asked, (address, 0))
+        if answer != asked if single else not confirms(answer, address, len(values)):
             raise self._astray(unit, "the answer is one to another request", (address, 0))
 
-    async def _resynchronise(self, client: ModbusBaseClient, unit: int) -> None:
+    async def _usable(self, unit: int) -> Client:
+        """The connection, with nothing on it that the unit may still say late."""
+        client = await self._connected(unit)
+        await self._resynchronise(client, unit)
+        return client
+
+    async def _resynchronise(self, client: Client, unit: int) -> None:
         """Read something of another length than what may come late; UnitDown when that came."""
+        if unit not in self._outstanding:
+            return
         address, count = self._outstanding[unit]
+        other = 2 if count == 1 else 1
         try:
-            await self._registers(client, unit, address, 2 if count == 1 else 1)
+            answer = await self._ask(client, unit, read_request(address, other), (address, other))
+            if data_read(answer, other) is None:
+                raise self._not_read(unit, address, other, answer)
         except LinkError as error:
             if error.exception_code is None:
                 raise UnitDown(f"{error}: not asked for more") from error
         await self._pause()
 
-    async def _connect(self, unit: int) -> ModbusBaseClient:
+    async def _connected(self, unit: int) -> Client:
         if self.down(unit):
             raise UnitDown(f"unit {unit} did not answer lately: not asked again yet")
         if self._client is not None and self._client.connected:
             return self._client
         self.close()
-        client = make_client(self.line, self._timeout_s)
+        client = make_client(self.line, self._timeout_s, self._batch, self._transaction)
         why = ""
         try:
             connected = await client.connect()
         except Exception as error:  # noqa: BLE001 - a serial driver raises what it likes
-            connected, why = False, f": {error}"
+            connected, why = False, f": {error}" if str(error) else ""
+        except asyncio.CancelledError:
+            client.close()
+            raise
         if not connected:
-            _heed_cancellation()
             client.close()
             raise UnitDown(f"{self.line.name} cannot be reached{why}")
-        client.ctx.next_tid = self._transaction  # an old answer fits no request of this connection
         self._client = client
         self.connections += 1
         return client
 
-    async def _ask(self, unit: int, request: Awaitable[Any], asked: tuple[int, int]) -> Any:
+    async def _ask(self, client: Client, unit: int, pdu: bytes, asked: tuple[int, int]) -> bytes:
         try:
-            answer = await request
-        except (ModbusException, OSError, TimeoutError) as error:
-            _heed_cancellation()
+            answer = await client.exchange(unit, pdu)
+        except NoAnswer as error:
             self._failed(unit, asked)
             raise LinkError(f"unit {unit} gave no answer: {error}") from error
         except asyncio.CancelledError:
@@ -214,20 +273,28 @@ class LineLink:
                 self._abandon(unit, asked)
             raise
         finally:
-            self._free_at = max(self._free_at, self._monotonic() + self.line.silence_s)
-        _heed_cancellation()
-        self._outstanding.pop(unit, None)
-        code = getattr(answer, "exception_code", 0)
+            if self._silence_s:
+                self._free_at = max(self._free_at, self._monotonic() + self._silence_s)
+        if answer[0] & REFUSED or self._outstanding or self._breakers:
+            self._outstanding.pop(unit, None)
+            if code := refusal(answer):
+                raise self._refused(unit, code)
+            self._breakers.pop(unit, None)
+        return answer
+
+    def _refused(self, unit: int, code: int) -> LinkError:
         if code in {_NO_PATH, _NO_ANSWER}:
             self._breaker(unit).failed(self._monotonic())
             kind = UnitDown if code == _NO_PATH else LinkError
-            raise kind(f"the gateway of {self.line.name} gets no answer from unit {unit} ({code})")
-        self._breaker(unit).answered()
+            return kind(f"the gateway of {self.line.name} gets no answer from unit {unit} ({code})")
+        self._breakers.pop(unit, None)
         if code == _ACKNOWLEDGE:
-            raise LinkError(f"unit {unit} took the request and has not done it yet")
-        if code:
-            raise LinkError(f"unit {unit} refuses with exception {code}", exception_code=code)
-        return answer
+            return LinkError(f"unit {unit} took the request and has not done it yet")
+        return LinkError(f"unit {unit} refuses with exception {code}", exception_code=code)
+
+    def _not_read(self, unit: int, address: int, count: int, answer: bytes) -> LinkError:
+        words = f"{max(0, len(answer) - 2) // 2} registers came instead of {count}"
+        return self._astray(unit, words, (address, count))
 
     def _astray(self, unit: int, message: str, asked: tuple[int, int]) -> LinkError:
         """An answer that cannot belong to the request: the next one would not either."""
@@ -257,14 +324,3 @@ class ModbusLink(LineLink):
         """As LineLink, for a host and a port."""
         line = Line(host=host, port=port)
         super().__init__(line, timeout_s=timeout_s, monotonic=monotonic)
-
-
-def _heed_cancellation() -> None:
-    """Raise the cancellation that the library lost, if it lost one.
-
-    `asyncio.wait_for` of Python 3.11 returns the answer when it meets the cancellation, and
-    whoever polls in a loop would go on for ever.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -9,6 +9,7 @@ from adapters.modbus.sunspec import Value
 
 INVERTER_MODELS: Final = (701, 103, 102, 101, 113, 112, 111)
 """Models with `W` of an inverter or a storage inverter, the most telling first."""
+NUMBER: Final = (int, float)
 METER_MODELS: Final = (203, 202, 201, 204)
 STORED: Final[Mapping[int, tuple[str, ...]]] = {
     713: ("WHAvail",), 802: ("SoC", "WHRtg"), 124: ("ChaState",),
@@ -22,10 +23,12 @@ def stored_kwh(model: int, points: Mapping[str, Value], capacity_kwh: float | No
     713 says watt-hours; 802 a state of charge of its own rating; 124 one of a rating in
     amp-hours, for which the profile's `capacity_kwh` is taken.
     """
-    values = [points.get(name) for name in STORED[model]]
-    numbers = [value for value in values if isinstance(value, int | float)]
-    if len(numbers) < len(values):
-        return None
+    numbers: list[float] = []
+    for name in STORED[model]:
+        value = points.get(name)
+        if not isinstance(value, NUMBER):
+            return None
+        numbers.append(value)
     if model == 713:  # noqa: PLR2004 - the model's number is its name
         return numbers[0] / 1000.0
     if model == 802:  # noqa: PLR2004 - the model's number is its name

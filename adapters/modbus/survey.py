@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from adapters.modbus.link import LinkError, ModbusLink, UnitDown
+from adapters.modbus.link import LineLink, LinkError, UnitDown
 from adapters.modbus.offer import CONTROL_MODELS, HEARTBEAT_MODEL, Offer, beats, offers
 from adapters.modbus.sunspec import (
     BASES,
@@ -67,7 +67,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Why it could not be read."""
 
 
-async def present(link: ModbusLink, unit: int) -> bool:
+async def present(link: LineLink, unit: int) -> bool:
     """Whether anybody answers as `unit`, were it a refusal; UnitDown without a connection."""
     try:
         await link.read(unit, BASES[0], len(MARKER))
@@ -78,7 +78,7 @@ async def present(link: ModbusLink, unit: int) -> bool:
     return True
 
 
-async def survey(link: ModbusLink, unit: int, known: Iterable[Report] = ()) -> Report:
+async def survey(link: LineLink, unit: int, known: Iterable[Report] = ()) -> Report:
     """Ask one unit in full; what it refuses stands in the report.
 
     `known`: units that were asked before. Some devices answer to every unit number: such a one

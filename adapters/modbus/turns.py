@@ -7,9 +7,8 @@ import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final
 
-T = TypeVar("T")
 COMMAND: Final = 0
 POLL: Final = 1
 
@@ -38,12 +37,17 @@ class Turns:
             self._commands -= 1
             if not self._busy:
                 self._busy = True
-                self._pass_on()
+                self.pass_on()
 
-    async def hold(
-        self, lane: int, pause: Callable[[], Awaitable[bool]], work: Callable[[], Awaitable[T]]
-    ) -> T:
-        """Do some work with the line held.
+    def take(self, lane: int) -> bool:
+        """Have the line at once, if nobody else has it or comes first."""
+        if self._busy or (lane != COMMAND and (self._commands or self._waiting)):
+            return False
+        self._busy = True
+        return True
+
+    async def wait(self, lane: int, pause: Callable[[], Awaitable[bool]]) -> None:
+        """Have the line in turn; whoever has it hands it on with `pass_on`.
 
         `pause` waits for what the line itself needs first (its silence, another master's turn)
         and says whether it did. A poll that sat it out stands back for a command that came in it.
@@ -54,18 +58,14 @@ class Turns:
         self._busy = True
         while await self._paused(pause) and self._stands_back(lane):
             turn = self._queue(lane, number)
-            self._pass_on()
+            self.pass_on()
             await self._await(turn)
-        try:
-            return await work()
-        finally:
-            self._pass_on()
 
     async def _paused(self, pause: Callable[[], Awaitable[bool]]) -> bool:
         try:
             return await pause()
         except BaseException:
-            self._pass_on()
+            self.pass_on()
             raise
 
     def _queue(self, lane: int, number: int) -> asyncio.Future[None]:
@@ -78,7 +78,7 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._pass_on()  # it was our turn: the next one gets it
+                self.pass_on()  # it was our turn: the next one gets it
             raise
 
     def _stands_back(self, lane: int) -> bool:
@@ -87,7 +87,8 @@ class Turns:
         waiting = (turn for first, _, turn in self._waiting if first == COMMAND)
         return self._commands > 0 or not all(turn.done() for turn in waiting)
 
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
+        """Hand the line on to whoever comes next."""
         while self._waiting:
             lane, _, turn = self._waiting[0]
             if not turn.done() and lane != COMMAND and self._commands > 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from adapters.modbus.control import Control
 from adapters.modbus.link import COMMAND, POLL, LineLink, LinkError, UnitDown
 from adapters.modbus.sunspec import (
+    MOST_REGISTERS,
     Chain,
     Found,
     Model,
@@ -46,6 +47,13 @@ class PreparedWrite(msgspec.Struct, frozen=True):
     """Address and registers of each, in the order they are written."""
     connection: int
     """On which the scale factors were read: it is sent on no other."""
+    wears: int | None = None
+    """Requests that count against the device's budget of writes; None = all."""
+
+    @property
+    def wear(self) -> int:
+        """Requests that count against the device's budget of writes."""
+        return len(self.requests) if self.wears is None else self.wears
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -141,23 +149,12 @@ class SunSpecUnit:
         return PreparedWrite(requests, self.link.connections)
 
     async def send(self, prepared: PreparedWrite) -> None:
-        """Write what was prepared, one request each, on the connection it was prepared on.
+        """Write what was prepared on the connection it was prepared on; as `send_in_order`."""
 
-        Raises:
-            MaybeWritten: an answer stayed out after something may have been written.
-            PartlyRefused: the unit refused a later write than the first.
-            LinkError: nothing was written, or the unit refused (`exception_code`).
-        """
-        for done, (address, words) in enumerate(prepared.requests):
-            try:
-                await self.link.write(self.number, address, words, connection=prepared.connection)
-            except LinkError as error:
-                sent = done > 0 or not isinstance(error, UnitDown)
-                if sent and error.exception_code is None:
-                    raise MaybeWritten(str(error)) from error
-                if done > 0:
-                    raise PartlyRefused(str(error), exception_code=error.exception_code) from error
-                raise
+        async def write(address: int, words: list[int]) -> None:
+            await self.link.write(self.number, address, words, connection=prepared.connection)
+
+        await send_in_order(prepared, write)
 
     async def registers(self, number: int, lane: int = POLL) -> list[int]:
         """Registers of a model, from its header to where the unit says that it ends."""
@@ -174,6 +171,8 @@ class SunSpecUnit:
         A model that takes several requests is read again when its scale factors changed
         meanwhile; SunSpecError when they do not keep still.
         """
+        if found.length > MOST_REGISTERS:  # it would keep its neighbours waiting
+            found = msgspec.structs.replace(found, length=MOST_REGISTERS)
         if found.length <= _ONE_REQUEST:
             return await self.link.read(self.number, found.address, found.length, lane)
         model = load_model(found.model)
@@ -233,6 +232,28 @@ class SunSpecUnit:
             except StopIteration as done:
                 chain: Chain = done.value
                 return chain
+
+
+async def send_in_order(
+    prepared: PreparedWrite, write: Callable[[int, list[int]], Awaitable[None]]
+) -> None:
+    """Write what was prepared, one request each.
+
+    Raises:
+        MaybeWritten: an answer stayed out after something may have been written.
+        PartlyRefused: the unit refused a later write than the first.
+        LinkError: nothing was written, or the unit refused (`exception_code`).
+    """
+    for done, (address, words) in enumerate(prepared.requests):
+        try:
+            await write(address, words)
+        except LinkError as error:
+            sent = done > 0 or not isinstance(error, UnitDown)
+            if sent and error.exception_code is None:
+                raise MaybeWritten(str(error)) from error
+            if done > 0:
+                raise PartlyRefused(str(error), exception_code=error.exception_code) from error
+            raise
 
 
 def _scale_places(model: Model, registers: list[int]) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.mqtt import wire
+from adapters.mqtt import sparkplug_topic, wire
 from marketplace_core.errors import ConfigError
 
 ACL_HEADER: Final = "# Written by `flexway broker acl`: changes made by hand are lost.\n"
@@ -35,6 +35,8 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     """Topics that it may publish to."""
     reads: tuple[str, ...] = ()
     """Topic filters that it may subscribe to and be sent."""
+    within: tuple[str, ...] = ()
+    """Topic filters within which it may subscribe to any and be sent all."""
     client_id: str = ""
     """The only client id that it may have; empty = any (the gateway has two sessions)."""
 
@@ -45,11 +47,7 @@ def device_login(organisation: str, device_id: str) -> Login:
     Raises: ConfigError when a name cannot be a login or stand in a topic.
     """
     _check_name(device_id)
-    if _LEVEL.fullmatch(organisation) is None:
-        raise ConfigError(
-            f"organisation {organisation!r} of {device_id} cannot stand in an access rule: no"
-            " space, /, +, # or %, 1 to 128 characters"
-        )
+    _check_level("organisation", organisation, device_id)
     return Login(
         name=device_id, client_id=device_id,
         writes=tuple(wire.topic(organisation, device_id, kind) for kind in wire.FROM_DEVICES),
@@ -57,14 +55,51 @@ def device_login(organisation: str, device_id: str) -> Login:
     )  # fmt: skip
 
 
-def gateway_login(name: str) -> Login:
-    """The other end of every device's topics; ConfigError as for a device."""
+def edge_node_login(group: str, edge_node: str, host_id: str) -> Login:
+    """A Sparkplug edge node: what it and its devices say, its commands, the state of its host.
+
+    It is one client for all of its devices, and its messages are numbered through: one that
+    the broker dropped, of a device that nobody registered, would look like a lost one. So it
+    speaks for whatever device is behind it.
+
+    Raises: ConfigError when a name cannot be a login or stand in an access rule.
+    """
+    name = f"{group}.{edge_node}"
     _check_name(name)
+    _check_level("group", group, name)
+    _check_level("edge node", edge_node, name)
+    own = f"{sparkplug_topic.NAMESPACE}/{group}"
+    return Login(
+        name=name, client_id=name,
+        writes=(
+            *(f"{own}/{verb}/{edge_node}" for verb in ("NBIRTH", "NDATA", "NDEATH")),
+            *(f"{own}/{verb}/{edge_node}/+" for verb in ("DBIRTH", "DDATA", "DDEATH")),
+        ),
+        reads=(sparkplug_topic.state_topic(host_id),),
+        within=tuple(f"{own}/{verb}/{edge_node}/#" for verb in ("NCMD", "DCMD")),
+    )  # fmt: skip
+
+
+def gateway_login(name: str, *, nodes: Sequence[tuple[str, str]] = (), host_id: str = "") -> Login:
+    """The other end of every device's topics, and of those of Sparkplug edge nodes.
+
+    `nodes`: group and edge node of each. Raises: ConfigError as for a device.
+    """
+    _check_name(name)
+    state = (sparkplug_topic.state_topic(host_id),) if nodes else ()
+    told = [
+        f"{sparkplug_topic.NAMESPACE}/{group}/{command}"
+        for group, edge_node in nodes
+        for command in (f"NCMD/{edge_node}", f"DCMD/{edge_node}/+")
+    ]
     return Login(
         name=name,
-        writes=tuple(f"{_EVERY}/{kind}" for kind in wire.TO_DEVICES),
-        reads=tuple(f"{_EVERY}/{kind}" for kind in wire.FROM_DEVICES),
-    )
+        writes=(*(f"{_EVERY}/{kind}" for kind in wire.TO_DEVICES), *told, *state),
+        reads=(
+            *(f"{_EVERY}/{kind}" for kind in wire.FROM_DEVICES),
+            *(sparkplug_topic.every_message_of(*node) for node in nodes), *state,
+        ),
+    )  # fmt: skip
 
 
 def monitor_login(name: str) -> Login:
@@ -81,6 +116,14 @@ def _check_name(name: str) -> None:
         )
 
 
+def _check_level(what: str, level: str, login: str) -> None:
+    if _LEVEL.fullmatch(level) is None:
+        raise ConfigError(
+            f"{what} {level!r} of {login} cannot stand in an access rule: no space, /, +, # or %,"
+            " 1 to 128 characters"
+        )
+
+
 def acl_text(logins: Iterable[Login]) -> str:
     """Mosquitto's ACL file: one block per login, no pattern and no wildcard for a device."""
     return ACL_HEADER + "".join(chain.from_iterable(_block(login) for login in logins))
@@ -90,7 +133,7 @@ def _block(login: Login) -> Iterator[str]:
     yield f"\nuser {login.name}\n"
     for topic in login.writes:
         yield f"topic write {topic}\n"
-    for topic in login.reads:
+    for topic in (*login.reads, *login.within):
         yield f"topic read {topic}\n"
 
 
@@ -166,6 +209,9 @@ def _rules(login: Login) -> Iterator[dict[str, Any]]:
     for topic in login.reads:
         # "Literal" compares the filter itself: what a device asks for is what is granted.
         yield {"acltype": "subscribeLiteral", "topic": topic, "allow": True}
+        yield {"acltype": "publishClientReceive", "topic": topic, "allow": True}
+    for topic in login.within:
+        yield {"acltype": "subscribePattern", "topic": topic, "allow": True}
         yield {"acltype": "publishClientReceive", "topic": topic, "allow": True}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -29,9 +29,12 @@ from marketplace_core.dispatch.setpoint import (
 )
 from marketplace_core.errors import DeviceError
 from marketplace_core.ports import Clock, ReadingSink, TimeMap
+from marketplace_core.shards import EVERY_SHARD, ShardRange
+from marketplace_core.verification.reading import Reading
 
 __all__ = ["MqttAdapter", "MqttBroker", "MqttDevice"]
 
+Part = Literal["all", "telemetry", "commands"]
 _PREFIX: Final = f"flexway/v{wire.VERSION}/+/+/+"
 _GATHER_S: Final = 0.002
 """Wall seconds that acknowledgements are gathered for one batch of outcomes."""
@@ -39,6 +42,19 @@ _PRESENCE_S: Final = 0.5
 """Wall seconds after a connection within which the broker hands out retained presence."""
 _STRIDE: Final = 200
 """Commands published before others get a turn on the event loop."""
+
+
+def session_of(client_id: str, shards: ShardRange) -> str:
+    """Client id of the session that takes these shards in: its own, so that it persists."""
+    return client_id if shards.whole else f"{client_id}-{shards}"
+
+
+def telemetry_filters(shards: ShardRange) -> list[str]:
+    """What to subscribe to for the telemetry of these shards."""
+    prefix = f"flexway/v{wire.VERSION}/+"
+    if shards.whole:
+        return [f"{prefix}/+/+/telemetry"]
+    return [f"{prefix}/{shard:02x}/+/telemetry" for shard in range(shards.first, shards.last + 1)]
 
 
 class UnpublishedError(DeviceError):
@@ -63,8 +79,13 @@ class MqttAdapter:
         time_map: TimeMap,
         ack_timeout_s: float,
         noted: Noted = unnoted,
+        part: Part = "all",
+        shards: ShardRange = EVERY_SHARD,
     ) -> None:
         """`ack_timeout_s`: wall seconds that a device has to answer a command.
+
+        `part`: hold both sessions, or only that of telemetry, of `shards`, or of commands:
+        another process has the other one.
 
         `noted` hears of every reason code that the broker gives: packet and words.
         Raises: ConfigError when a name cannot stand in a topic.
@@ -81,9 +102,12 @@ class MqttAdapter:
         control = msgspec.structs.replace(broker, client_id=f"{broker.client_id}-control")
         answers = (f"{_PREFIX}/ack", f"{_PREFIX}/status")
         self._control = MqttLink(control, answers, self._on_messages, noted=noted)
-        self._telemetry = MqttLink(
-            broker, (f"{_PREFIX}/telemetry",), self._on_messages, noted=noted
-        )
+        taken = msgspec.structs.replace(broker, client_id=session_of(broker.client_id, shards))
+        self._telemetry = MqttLink(taken, telemetry_filters(shards), self._on_messages, noted=noted)
+        self._links = {
+            "all": (self._control, self._telemetry), "telemetry": (self._telemetry,),
+            "commands": (self._control,),
+        }[part]  # fmt: skip
         self._translate = Translator(clock, time_map, ack_timeout_s)
         self._presence = Presence(clock, self._devices.values())
         self._presence_known_at = 0.0
@@ -97,14 +121,24 @@ class MqttAdapter:
         return {} if self._intake is None else self._intake.gaps()
 
     @property
+    def given_up(self) -> int:
+        """Readings given up as lost since the start, of all devices."""
+        return sum(self.gaps.values())
+
+    @property
+    def shed(self) -> int:
+        """Readings dropped since the start because the disk was too far behind."""
+        return 0 if self._intake is None else self._intake.shed
+
+    @property
     def link_up(self) -> bool:
-        """Whether both sessions with the broker are up now."""
-        return self._control.connected and self._telemetry.connected
+        """Whether every session with the broker is up now."""
+        return all(link.connected for link in self._links)
 
     @property
     def link_fault(self) -> str:
-        """Why a session with the broker is down, in words; "" while both are up."""
-        return self._control.fault or self._telemetry.fault
+        """Why a session with the broker is down, in words; "" while all are up."""
+        return next((link.fault for link in self._links if link.fault), "")
 
     def profiles(self) -> Sequence[DeviceProfile]:
         """Every device of this adapter."""
@@ -115,7 +149,7 @@ class MqttAdapter:
         return self._control.connected and self._presence.recent(device_id)
 
     async def run(self, sink: ReadingSink, *, ready: Callable[[], None]) -> None:
-        """Hold both sessions and take telemetry until cancelled."""
+        """Hold the sessions and take telemetry until cancelled."""
         intake = self._intake = TelemetryIntake(sink, self._time, self._confirm_stored)
         self._inbound = Inbound(
             self._topics, sink=sink, intake=intake, presence=self._presence,
@@ -126,14 +160,26 @@ class MqttAdapter:
             if self.link_up:
                 ready()
 
+        def on_telemetry_up() -> None:
+            self._control.hurry()
+            on_up()
+
         def on_control_up() -> None:
             self._presence_known_at = self._clock.monotonic() + _PRESENCE_S
+            self._telemetry.hurry()
             on_up()
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(intake.run())
-            tasks.create_task(self._control.run(on_control_up))
-            tasks.create_task(self._telemetry.run(on_up))
+            for link in self._links:
+                up = on_control_up if link is self._control else on_telemetry_up
+                tasks.create_task(link.run(up))
+
+    def reported(self, readings: Iterable[Reading]) -> None:
+        """Telemetry that another process took in: its devices were heard of."""
+        for reading in readings:
+            if reading.series in self._devices:
+                self._presence.reported(reading.series)
 
     async def issue(self, setpoints: Sequence[Setpoint]) -> AsyncIterator[list[SetpointOutcome]]:
         """Publish all commands at once, then yield outcomes as acknowledgements arrive."""

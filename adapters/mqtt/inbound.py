@@ -83,7 +83,8 @@ class Inbound:
     def _telemetry(self, device_id: str, message: Publish, acknowledge: Acknowledge) -> None:
         telemetry = wire.decode_telemetry(message.payload)
         self._presence.reported(device_id)
-        if not message.again and self._intake.dropped_before(device_id, telemetry):
+        dropped = self._intake.dropped_before(device_id, telemetry, acknowledge)
+        if dropped and not message.again:
             numbers = [reading.sequence for reading in telemetry.readings]
             self._notice(
                 device_id, FlagKind.REPLAYS,

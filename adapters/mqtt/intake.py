@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from adapters.mqtt import wire
-from adapters.mqtt.commits import acknowledge_all, store_at_last
+from adapters.mqtt.commits import Room, acknowledge_all, store_at_last
+from adapters.mqtt.confirmations import Confirmations, Stored
 from adapters.mqtt.sequence import DeviceSequence
 from adapters.mqtt.session import Acknowledge
 from marketplace_core.ports import ReadingSink, TimeMap
@@ -22,8 +22,6 @@ _PLENTY: Final = 500
 _MOST: Final = 2_000
 """Messages that share one commit at most."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-Stored = Callable[[str, int, int], None]
 
 
 class _Message(NamedTuple):
@@ -39,13 +37,15 @@ class TelemetryIntake:
     """Turns telemetry messages into committed readings, many messages to a commit."""
 
     def __init__(self, sink: ReadingSink, time_map: TimeMap, stored: Stored) -> None:
-        """`stored(device, boot, through)` is called after the commit, once per device."""
+        """`stored(device, boot, through)` is called after a commit, as often as devices need it."""
         self._sink = sink
         self._time = time_map
-        self._stored = stored
+        self._confirmations = Confirmations(stored)
         self._waiting: list[_Message] = []
+        self._room = Room()
         self._fresh = asyncio.Event()
         self._sequences: dict[str, DeviceSequence] = {}
+        self._session: Acknowledge | None = None
         self._reference: tuple[int, datetime] | None = None
         """One wall instant in Unix microseconds, and its market time."""
 
@@ -53,8 +53,23 @@ class TelemetryIntake:
         """Readings given up as lost, per device that lost any."""
         return {device: known.gaps for device, known in self._sequences.items() if known.gaps}
 
-    def dropped_before(self, device_id: str, telemetry: wire.Telemetry) -> bool:
-        """Whether a device sends nothing but what it had dropped already: somebody replays it."""
+    @property
+    def shed(self) -> int:
+        """Readings sent at QoS 0 that were dropped because the disk was too far behind."""
+        return self._room.shed
+
+    def dropped_before(
+        self, device_id: str, telemetry: wire.Telemetry, acknowledge: Acknowledge
+    ) -> bool:
+        """Whether a device sends nothing but what it had dropped already: somebody replays it.
+
+        Judged within one session (told by its `acknowledge`) only: a broker that was killed
+        delivers again what it had kept, in front of what is new.
+        """
+        if acknowledge != self._session:
+            self._session = acknowledge
+            for each in self._sequences.values():
+                each.new_session()
         known = self._sequences.get(device_id)
         if known is None:
             return False
@@ -75,7 +90,10 @@ class TelemetryIntake:
             raise wire.WireError(
                 f"a reading is outside of market time: {error}", payload
             ) from error
-        self._waiting.append(_Message(mid, acknowledge, device_id, telemetry, readings))
+        # At QoS 1 the broker's window bounds what waits; at QoS 0 nothing else does. What is
+        # shed is not confirmed: a device that keeps its readings sends them again.
+        if self._room.take(len(readings), always=mid > 0):
+            self._waiting.append(_Message(mid, acknowledge, device_id, telemetry, readings))
         self._fresh.set()
 
     def pass_over(self, *, mid: int, acknowledge: Acknowledge) -> None:
@@ -88,6 +106,12 @@ class TelemetryIntake:
 
         What waits then is never acknowledged: the broker keeps it for the next session.
         """
+        try:
+            await self._commit()
+        finally:
+            self._confirmations.close()
+
+    async def _commit(self) -> None:
         while True:
             await self._fresh.wait()
             if len(self._waiting) < _PLENTY:
@@ -97,6 +121,7 @@ class TelemetryIntake:
             if readings:
                 await store_at_last(self._sink, readings)
             del self._waiting[: len(batch)]
+            self._room.leave(len(readings))
             if not self._waiting:
                 self._fresh.clear()
             acknowledge_all((message.acknowledge, message.mid) for message in batch)
@@ -113,10 +138,12 @@ class TelemetryIntake:
                 known = self._sequences[message.device_id] = DeviceSequence()
             numbers = [reading.sequence for reading in message.readings]
             mark = known.take(telemetry.boot, numbers, telemetry.oldest)
+            if telemetry.oldest is not None and message.acknowledge == self._session:
+                known.keeps(telemetry.boot, telemetry.oldest)
             through[message.device_id, telemetry.boot] = mark
         for (device_id, boot), mark in through.items():
             if mark >= 0:
-                self._stored(device_id, boot, mark)
+                self._confirmations.stored(device_id, boot, mark)
 
     def _reading(self, device_id: str, boot: int, reading: wire.WireReading) -> Reading:
         return Reading(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ class MqttLink:
         self._settled = broker.version != 0
         self._failures = 0
         self._session: Session | None = None
+        self._hurry = asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -82,7 +84,11 @@ class MqttLink:
                     broker=f"{self._broker.host}:{self._broker.port}",
                 )  # fmt: skip
                 self._try_other_version(error)
-            await asyncio.sleep(self._backoff())
+            await self._pause()
+
+    def hurry(self) -> None:
+        """The broker is there, as another session to it knows: do not sit a back-off out."""
+        self._hurry.set()
 
     def publish(
         self,
@@ -165,6 +171,13 @@ class MqttLink:
         if not self._settled and not absent:
             five = self._version == packets.V5
             self._version = packets.V311 if five else packets.V5
+
+    async def _pause(self) -> None:
+        """Sit the back-off out, unless the broker is known to be back."""
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._backoff()):
+                await self._hurry.wait()
 
     def _backoff(self) -> float:
         """Full jitter: anywhere between nothing and an exponentially growing cap."""

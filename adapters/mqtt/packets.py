@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from adapters.mqtt.aliases import AliasError, Received
 from marketplace_core.errors import FlexwayError
 
 V5: Final = 5
@@ -40,6 +41,8 @@ RESPONSE_TOPIC: Final = 0x08
 SESSION_EXPIRY: Final = 0x11
 SERVER_KEEP_ALIVE: Final = 0x13
 RECEIVE_MAXIMUM: Final = 0x21
+TOPIC_ALIAS_MAXIMUM: Final = 0x22
+TOPIC_ALIAS: Final = 0x23
 MAXIMUM_PACKET: Final = 0x27
 REASON: Final = 0x1F
 Properties = dict[int, int | bytes]
@@ -105,8 +108,12 @@ Packet = Publish | Acknowledged | Connected | Granted | Pong | Disconnected
 class Reader:
     """Cuts a stream into packets; keeps what is not whole yet."""
 
-    def __init__(self, version: int, maximum: int) -> None:
-        """`maximum`: bytes of one packet; a longer one is a PacketError."""
+    def __init__(self, version: int, maximum: int, aliases: int = 0) -> None:
+        """`maximum`: bytes of one packet; a longer one is a PacketError.
+
+        `aliases`: highest topic alias that the broker was told it may use.
+        """
+        self._aliases = Received(aliases)
         self._five = version == V5
         self._maximum = maximum
         self._rest = b""
@@ -130,6 +137,8 @@ class Reader:
                     break
                 packets.append(self._packet(buffer, at, body, end))
                 at = end
+        except AliasError as error:
+            raise PacketError(str(error)) from error
         except (IndexError, struct.error, ValueError) as error:
             raise PacketError(f"a packet that ends too early: {error}") from error
         self._rest = buffer[at:]
@@ -167,13 +176,19 @@ class Reader:
         if head & 0x02:
             mid = buffer[stop] << 8 | buffer[stop + 1]
             payload += 2
+        topic = buffer[start:stop]
         if self._five:
-            # Nothing in them concerns us: topic aliases are only used when we allow them.
-            length = buffer[payload]
-            payload = _after_properties(buffer, payload) if length & 0x80 else payload + 1 + length
+            at, length = payload, buffer[payload]
+            payload = _after_properties(buffer, at) if length & 0x80 else at + 1 + length
+            if length and payload <= end:  # of properties only an alias concerns us
+                alias = self._properties(buffer[at:payload], 0).get(TOPIC_ALIAS)
+                if isinstance(alias, int):
+                    topic = self._aliases.topic(topic, alias)
         if payload > end:
             raise PacketError("a message that ends before its topic")
-        return Publish(buffer[start:stop], buffer[payload:end], mid, bool(head & 0x08))
+        if not topic:
+            raise PacketError("a message without a topic")
+        return Publish(topic, buffer[payload:end], mid, bool(head & 0x08))
 
     @staticmethod
     def _properties(whole: bytes, at: int) -> Properties:
@@ -213,26 +228,6 @@ def subscribe(mid: int, topics: Sequence[str], *, version: int) -> bytes:
     return _framed(0x82, struct.pack(">H", mid) + properties + filters)
 
 
-class Outgoing(NamedTuple):
-    """A PUBLISH at QoS 1 but for its packet identifier, which stands between the two."""
-
-    before: bytes
-    after: bytes
-
-
-def outgoing(
-    topic: bytes, payload: bytes, *, version: int, retain: bool = False, properties: bytes = b"\0"
-) -> Outgoing:
-    """A message whose identifier is given when it is sent (section 3.3).
-
-    `properties` as `message_properties` gives them; 3.1.1 has none.
-    """
-    after = properties + payload if version == V5 else payload
-    name = len(topic).to_bytes(2, "big") + topic
-    length = len(name) + 2 + len(after)
-    return Outgoing((b"\x33" if retain else b"\x32") + _varint(length) + name, after)
-
-
 def message_properties(
     *, expiry_s: float | None = None, correlation: bytes = b"", answer_to: bytes = b""
 ) -> bytes:
@@ -250,18 +245,27 @@ def message_properties(
     return _varint(len(body)) + body
 
 
+def with_alias(properties: bytes, alias: int) -> bytes:
+    """Properties of a message with a topic alias beside them (section 3.3.2.3.4)."""
+    _, at = _variable(properties, 0)
+    body = properties[at:] + b"\x23" + alias.to_bytes(2, "big")
+    return _varint(len(body)) + body
+
+
 def publish(
     topic: bytes, payload: bytes, *, mid: int, version: int, retain: bool = False,
     properties: bytes = b"\0",
 ) -> bytes:  # fmt: skip
-    """PUBLISH (section 3.3); at QoS 0 when `mid` is 0."""
-    if mid:
-        before, after = outgoing(
-            topic, payload, version=version, retain=retain, properties=properties
-        )
-        return before + mid.to_bytes(2, "big") + after
+    """PUBLISH (section 3.3); at QoS 0 when `mid` is 0.
+
+    `properties` as `message_properties` gives them; 3.1.1 has none.
+    """
+    head = bytes(((0x32 if mid else 0x30) | retain,))
+    number = mid.to_bytes(2, "big") if mid else b""
     extra = properties if version == V5 else b""
-    return _framed(0x30 | retain, _text(topic) + extra + payload)
+    length = 2 + len(topic) + len(number) + len(extra) + len(payload)
+    name = len(topic).to_bytes(2, "big") + topic
+    return b"".join((head, _varint(length), name, number, extra, payload))
 
 
 def puback(mids: Sequence[int]) -> bytes:

@@ -1,4 +1,4 @@
-"""What is in of each device's readings: gaps are counted, `stored` never skips one."""
+"""What is in of each device's readings: `stored` never skips one that can still come."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 _BOOTS: Final = 4
 """Boots of one device that are remembered."""
 _AHEAD: Final = 4_096
-"""Most numbers kept ahead of a hole before the hole is given up."""
+"""Most numbers remembered ahead of a hole: of more, the device is asked for again."""
 
 
 class _Boot:
@@ -18,7 +18,7 @@ class _Boot:
         self.through = through
         self.ahead: set[int] = set()
         self.oldest = 0
-        """Highest of the lowest numbers that the device said it still keeps."""
+        """Highest of the lowest numbers that the device said in this session it still keeps."""
 
     def skip_to(self, through: int) -> int:
         """Give up what is missing up to and with `through`; return how many that are."""
@@ -32,13 +32,16 @@ class _Boot:
         return lost
 
     def add(self, numbers: Iterable[int]) -> None:
-        """Take numbers in, in any order, again or not."""
+        """Take numbers in, in any order, again or not.
+
+        What is too far ahead of a hole is forgotten: never confirmed, it is sent again.
+        """
         for number in numbers:
             if number == self.through + 1:
                 self.through = number
-            elif number > self.through:
+                self._join()
+            elif number > self.through and len(self.ahead) < _AHEAD:
                 self.ahead.add(number)
-        self._join()
 
     def _join(self) -> None:
         while self.through + 1 in self.ahead:
@@ -69,12 +72,19 @@ class DeviceSequence:
             known.add(numbers)
             self.gaps += known.skip_to(max(known.ahead, default=-1))
             return known.through
-        known.oldest = max(known.oldest, oldest)
         self.gaps += known.skip_to(oldest - 1)
         known.add(numbers)
-        if len(known.ahead) > _AHEAD:
-            self.gaps += known.skip_to(min(known.ahead) - 1)
         return known.through
+
+    def keeps(self, boot: int, oldest: int) -> None:
+        """Note what the device still keeps of a boot that was taken."""
+        known = self._boots[boot]
+        known.oldest = max(known.oldest, oldest)
+
+    def new_session(self) -> None:
+        """A broker that was killed delivers old messages again: no device says them twice."""
+        for known in self._boots.values():
+            known.oldest = 0
 
     def dropped(self, boot: int, numbers: list[int]) -> bool:
         """Whether the device had dropped all of these as stored before it sent them."""

@@ -11,12 +11,13 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 import structlog
 
 from adapters.mqtt import packets
+from adapters.mqtt.aliases import Sent
 from adapters.mqtt.reasons import fault_of, refused, words
 
 
@@ -39,6 +40,8 @@ class MqttBroker(msgspec.Struct, frozen=True, kw_only=True):
     """Unacknowledged messages the broker may have in flight to us."""
     maximum_packet: int = 1_048_576
     """Bytes of one message that the broker may send us; it drops longer ones (MQTT 5)."""
+    topic_aliases: int = 4_096
+    """Topics that the broker may give a number (MQTT 5): it saves their bytes."""
     most_waiting: int = 50_000
     """Messages that wait for the broker's window; more is refused."""
 
@@ -63,6 +66,13 @@ def unnoted(_packet: str, _reason: str) -> None:
 
 class LinkError(Exception):
     """The broker does not give the session that was asked for."""
+
+
+class _Outbound(NamedTuple):
+    topic: bytes
+    payload: bytes
+    properties: bytes
+    retain: bool
 
 
 class Session(asyncio.Protocol):
@@ -93,7 +103,8 @@ class Session(asyncio.Protocol):
         self._clean = clean
         self._noted = noted
         self._refusals: set[tuple[str, int]] = set()
-        self._reader = packets.Reader(version, broker.maximum_packet)
+        self._reader = packets.Reader(version, broker.maximum_packet, broker.topic_aliases)
+        self._aliases = Sent(0)
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -101,7 +112,7 @@ class Session(asyncio.Protocol):
         self._window = _MOST_IN_FLIGHT
         self._in_flight: set[int] = set()
         self._next = 0
-        self._waiting: deque[packets.Outgoing] = deque()
+        self._waiting: deque[_Outbound] = deque()
         self._why = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,6 +128,7 @@ class Session(asyncio.Protocol):
                     packets.SESSION_EXPIRY: broker.session_expiry_s,
                     packets.RECEIVE_MAXIMUM: broker.receive_maximum,
                     packets.MAXIMUM_PACKET: broker.maximum_packet,
+                    packets.TOPIC_ALIAS_MAXIMUM: broker.topic_aliases,
                 },
             )
         )  # fmt: skip
@@ -170,11 +182,7 @@ class Session(asyncio.Protocol):
         """
         if self._transport is None or len(self._waiting) >= self._broker.most_waiting:
             return False
-        self._waiting.append(
-            packets.outgoing(
-                topic, payload, version=self._version, retain=retain, properties=properties
-            )
-        )
+        self._waiting.append(_Outbound(topic, payload, properties, retain))
         self._send_waiting()
         return True
 
@@ -182,9 +190,7 @@ class Session(asyncio.Protocol):
         """Send a message at QoS 0; False when it is not sent, the socket being full or gone."""
         if self._transport is None or self._paused:
             return False
-        self._write(
-            packets.publish(topic, payload, mid=0, version=self._version, properties=properties)
-        )
+        self._say(_Outbound(topic, payload, properties, retain=False), mid=0)
         return True
 
     def ping(self) -> None:
@@ -233,6 +239,8 @@ class Session(asyncio.Protocol):
             raise LinkError(f"the broker refused the connection: {said}")
         window = packet.properties.get(packets.RECEIVE_MAXIMUM, _MOST_IN_FLIGHT)
         self._window = window if isinstance(window, int) else _MOST_IN_FLIGHT
+        aliases = packet.properties.get(packets.TOPIC_ALIAS_MAXIMUM, 0)
+        self._aliases = Sent(aliases if isinstance(aliases, int) else 0)
         told = packet.properties.get(packets.SERVER_KEEP_ALIVE)
         self.keepalive_s = float(told) if isinstance(told, int) else self.keepalive_s
         self._write(packets.subscribe(self._new_id(), self._topics, version=self._version))
@@ -240,10 +248,22 @@ class Session(asyncio.Protocol):
     def _send_waiting(self) -> None:
         """Send what waits until the broker's window or the socket is full."""
         while self._waiting and not self._paused and len(self._in_flight) < self._window:
-            before, after = self._waiting.popleft()
+            message = self._waiting.popleft()
             mid = self._new_id()
             self._in_flight.add(mid)
-            self._write(before + mid.to_bytes(2, "big") + after)
+            self._say(message, mid)
+
+    def _say(self, message: _Outbound, mid: int) -> None:
+        topic, alias = self._aliases.address(message.topic)
+        properties = message.properties
+        if alias:
+            properties = packets.with_alias(properties, alias)
+        self._write(
+            packets.publish(
+                topic, message.payload, mid=mid, version=self._version, retain=message.retain,
+                properties=properties,
+            )
+        )  # fmt: skip
 
     def _note(self, packet: str, code: int, text: str = "") -> str:
         """Count a code; what says no is logged once for each connection. The code in words."""

@@ -94,6 +94,7 @@ class SparkplugAdapter:
             time_map=time_map, ack_timeout_s=ack_timeout_s,
         )  # fmt: skip
         self._inbound: SparkplugInbound | None = None
+        self._commits: Commits | None = None
 
     @property
     def gaps(self) -> dict[str, int]:
@@ -104,6 +105,16 @@ class SparkplugAdapter:
             for bound in node.devices.values()
             if node.session.missing
         }
+
+    @property
+    def given_up(self) -> int:
+        """Messages that sequence numbers show to be lost since the start, of all edge nodes."""
+        return sum(node.session.missing for node in self._fleet.nodes.values())
+
+    @property
+    def shed(self) -> int:
+        """Readings dropped since the start because the disk was too far behind."""
+        return 0 if self._commits is None else self._commits.shed
 
     @property
     def link_up(self) -> bool:
@@ -128,7 +139,7 @@ class SparkplugAdapter:
 
     async def run(self, sink: ReadingSink, *, ready: Callable[[], None]) -> None:
         """Hold the session and take what edge nodes say until cancelled."""
-        commits = Commits(sink)
+        commits = self._commits = Commits(sink)
         self._inbound = SparkplugInbound(
             self._fleet, sink=sink, commits=commits, presence=self._presence, clock=self._clock,
             doubt=self._ask_rebirth,

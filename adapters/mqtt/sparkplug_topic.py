@@ -14,6 +14,8 @@ NAMESPACE: Final = "spBv1.0"
 _LEVEL: Final = re.compile(rf"[^/+#\x00]{{1,{MAX_ID}}}")
 _NODE_LEVELS, _DEVICE_LEVELS = 4, 5
 _MOST_EVIDENCE: Final = 256
+_MOST_STATE: Final = 4_096
+"""Bytes of a STATE; more is malformed."""
 
 
 class Verb(enum.Enum):
@@ -96,7 +98,9 @@ def encode_state(state: State) -> bytes:
 
 def decode_state(data: bytes) -> State:
     """Parse a certificate; WireError when malformed."""
+    if len(data) > _MOST_STATE:
+        raise WireError(f"a STATE of {len(data)} bytes", data[:_MOST_EVIDENCE])
     try:
         return _STATE.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"malformed STATE: {error}", data[:_MOST_EVIDENCE]) from error

@@ -175,6 +175,8 @@ def split_topic(name: str) -> tuple[str, str, str]:
     _, _, organisation, shard, device_id, kind = levels
     if shard != f"{shard_of(device_id):02x}":
         raise WireError(f"{name[:_MOST_EVIDENCE]!r} has the wrong shard", evidence)
+    if not (_LEVEL.fullmatch(organisation) and _LEVEL.fullmatch(device_id)):
+        raise WireError(f"{name[:_MOST_EVIDENCE]!r} names nobody whom a topic can name", evidence)
     if kind not in TYPES:
         raise WireError(f"{name[:_MOST_EVIDENCE]!r} has an unknown kind", evidence)
     return organisation, device_id, kind

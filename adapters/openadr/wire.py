@@ -2,7 +2,8 @@
 
 openleadr 0.5.36 validates while it parses, before it authenticates, and lxml crashes the
 process when a document with a DTD entity is parsed against a schema. So a message is
-refused, parsed without a schema and only then validated, before the library sees it.
+refused, its names are checked (see `names`), it is parsed without a schema and only then
+validated, before the library sees it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any, Final
+from xml.parsers.expat import ExpatError
 
 from lxml import etree
 from openleadr.messaging import XML_SCHEMA
 
 from adapters.openadr.config import MAX_BODY_BYTES
+from adapters.openadr.names import ChosenNames, StrangeNameError, check_names
 from marketplace_core.errors import RequestError
 
 OADR: Final = "{http://openadr.org/oadr-2.0b/2012/07}"
@@ -23,6 +26,8 @@ EI: Final = "{http://docs.oasis-open.org/ns/energyinterop/201110}"
 PYLD: Final = "{http://docs.oasis-open.org/ns/energyinterop/201110/payloads}"
 XCAL: Final = "{urn:ietf:params:xml:ns:icalendar-2.0}"
 
+_CHOSEN: Final = ChosenNames()
+"""Of the whole process, as the dictionary is that it keeps small."""
 _FORBIDDEN: Final = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 _DECLARED: Final = re.compile(r"""^\s*<\?xml[^>]*?\bencoding\s*=\s*["']([^"']*)["']""")
 _ENCODINGS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
@@ -115,6 +120,12 @@ def _check_text(body: bytes) -> None:
 
 
 def _parse(body: bytes) -> Any:
+    try:
+        check_names(body, _CHOSEN)
+    except StrangeNameError as error:
+        raise MessageRefusedError(str(error), rule=error.rule) from None
+    except ExpatError as error:
+        raise MessageRefusedError(f"not well-formed: {error}", rule="xml") from None
     try:
         return etree.fromstring(body, etree.XMLParser(**_PARSER_OPTIONS))
     except (etree.XMLSyntaxError, ValueError) as error:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from marketplace_core.errors import FlexwayError
 
@@ -24,6 +24,8 @@ VERSION: Final = 1
 MAX_BODY_BYTES: Final = 65_536
 """Longest message, and longest answer that is read."""
 _MOST_EVIDENCE: Final = 200
+Instant = Annotated[datetime, Meta(tz=True)]
+"""Without an offset nobody could say when it is, nor which of two comes later."""
 
 
 class WireError(FlexwayError):
@@ -48,10 +50,10 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, tag="dispatch", tag_fi
     revision: int
     device_id: str
     """The aggregate that is dispatched."""
-    issued_at: datetime
+    issued_at: Instant
     """Later messages for the same order and device carry a later instant."""
-    start_time: datetime
-    end_time: datetime
+    start_time: Instant
+    end_time: Instant
     """The interval of the event; after it the aggregate is on its own again."""
     cancelled: bool = False
     """Every dispatch of this order and device up to this revision is withdrawn."""
@@ -69,8 +71,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, tag="dispatch", tag_fi
     """`UP`: more injection or less consumption than the fallback."""
     share: float | UnsetType = UNSET
     """`energy_kw` as a share (0..1) of the most the aggregate can do in `direction`."""
-    valid_from: datetime
-    valid_until: datetime
+    valid_from: Instant
+    valid_until: Instant
     """A dispatch that arrives after this instant is dropped."""
     lease_s: float
     """Wall seconds for which it holds from `valid_from` on, whatever becomes of the sender."""
@@ -86,7 +88,7 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True, tag="ping", tag_field="typ
     """Asks nothing but an answer."""
 
     id: str
-    issued_at: datetime
+    issued_at: Instant
     version: int = VERSION
 
 
@@ -96,7 +98,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True, tag="notification"
     id: str
     event: str
     """`order.planned`, `order.settled`, ..."""
-    issued_at: datetime
+    issued_at: Instant
     """When it happened, market time."""
     data: dict[str, Any]
     version: int = VERSION

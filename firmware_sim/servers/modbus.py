@@ -1,7 +1,8 @@
 """Simulated SunSpec units behind a Modbus TCP server of our own.
 
-Hand-made on asyncio, so that a foreign client (pymodbus) meets an independent server, and
-light enough for thousands. Faults are switches on a unit: silent, late, wrong, refusing.
+Hand-made on asyncio, sharing no frame or PDU with the adapter, so that independent
+implementations meet, and light enough for thousands. Faults are switches on a unit: silent,
+late, wrong, refusing.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ from typing import Any, Final, Self
 from adapters.modbus.wire import BASES, END_MODEL, MARKER, encode, load_model
 
 _READ: Final = 3
+_READ_INPUT: Final = 4
 _WRITE_ONE: Final = 6
 _WRITE_MANY: Final = 16
 _ILLEGAL_FUNCTION: Final = 1
 _ILLEGAL_ADDRESS: Final = 2
 _HEADER: Final = struct.Struct(">HHHBB")
+_MEASURES: Final = 701
+_RUNNING: Final = 3
+"""Of 701 InvSt."""
+_MPPT: Final = 4
+"""Of 103 St: it runs."""
 Log = Callable[[Mapping[str, Any]], None]
 
 
@@ -80,6 +87,10 @@ class Unit:
         self._note("read", address, count)
         return self._registers[start : start + count]
 
+    def read_input(self, _address: int, _count: int) -> list[int] | None:
+        """Input registers: SunSpec has none."""
+        return None
+
     def write(self, address: int, values: Sequence[int]) -> bool:
         """Store registers and act on them; False when there are none at the address."""
         start = address - self._base
@@ -124,6 +135,13 @@ class Unit:
         data = struct.pack(f">{point.size}H", *words)
         return int.from_bytes(data, "big", signed=point.type.startswith(("int", "sunssf")))
 
+    def _runs(self) -> None:
+        """Say that it is on, in the model that measures."""
+        if _MEASURES in self._address:
+            self._put(_MEASURES, "InvSt", _RUNNING)
+        else:
+            self._put(103, "St", _MPPT)
+
     def _range(self, number: int) -> range:
         start = self._address[number]
         return range(start, start + load_model(number).length)
@@ -148,6 +166,7 @@ class BatteryUnit(Unit):
         super().__init__(device_id, (701, 704, 713), serial=serial, monotonic=monotonic, log=log)
         self._deadline: float | None = None
         self._in_force: tuple[int, int] = (0, 0)
+        self._runs()
         self._put(704, "WSetMod", 1)
         self._put(713, "WH_SF", 0)
         self._put(713, "WHRtg", capacity_kwh * 1000.0)
@@ -211,6 +230,7 @@ class InverterUnit(Unit):
         monotonic: Callable[[], float] = time.monotonic, log: Log = lambda _entry: None,
     ) -> None:  # fmt: skip
         super().__init__(device_id, (103, 123), serial=serial, monotonic=monotonic, log=log)
+        self._runs()
         self._rated_kw = rated_kw
         self._deadline: float | None = None
 
@@ -318,7 +338,7 @@ class ModbusServer:
         faults = unit.faults
         if faults.late_s:
             await asyncio.sleep(faults.late_s)
-        if faults.drop_writes and function != _READ:
+        if faults.drop_writes and function not in {_READ, _READ_INPUT}:
             return
         if faults.garbage:
             writer.write(b"\xde\xad\xbe\xef" * 4)
@@ -331,8 +351,9 @@ class ModbusServer:
 def respond(unit: Unit, function: int, body: bytes) -> bytes:
     """A unit's answer to a request, as a PDU: function code and data, whatever frames it."""
     address = int.from_bytes(body[:2], "big")
-    if function == _READ:
-        registers = unit.read(address, int.from_bytes(body[2:4], "big"))
+    if function in {_READ, _READ_INPUT}:
+        read = unit.read if function == _READ else unit.read_input
+        registers = read(address, int.from_bytes(body[2:4], "big"))
         if registers is None:
             return bytes([function | 0x80, _ILLEGAL_ADDRESS])
         data = struct.pack(f">{len(registers)}H", *registers)

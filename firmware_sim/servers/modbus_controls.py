@@ -29,6 +29,7 @@ class Timed(Unit):
         monotonic: Callable[[], float] = time.monotonic, log: Log = lambda _entry: None,
     ) -> None:  # fmt: skip
         super().__init__(device_id, models, serial=serial, monotonic=monotonic, log=log)
+        self._runs()
         self._deadline: float | None = None
 
     def controls(self) -> range:
@@ -160,6 +161,7 @@ class HeartbeatUnit(Unit):
     ) -> None:  # fmt: skip
         """`patience_s`: seconds without a beat after which it goes to `fallback_kw`."""
         super().__init__(device_id, (701, 704, 715), serial=serial, monotonic=monotonic, log=log)
+        self._runs()
         self._fallback_kw = fallback_kw
         self._patience_s = patience_s
         self._heard: float | None = None

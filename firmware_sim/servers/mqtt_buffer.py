@@ -31,14 +31,14 @@ class _Sent(NamedTuple):
 class ReadingBuffer:
     """Readings of one boot, oldest first."""
 
-    def __init__(self, boot: int, kept: int = KEPT) -> None:
-        """At most `kept` readings stay; the oldest go first."""
+    def __init__(self, boot: int, kept: int = KEPT, remembered: int = _REMEMBERED) -> None:
+        """At most `kept` readings stay; the oldest go first. Copies of so many messages stay."""
         self.boot = boot
         self.dropped = 0
         """Readings lost because the buffer was full."""
         self._kept: deque[Row] = deque(maxlen=kept)
         self._sent_through = -1
-        self._past: deque[_Sent] = deque(maxlen=_REMEMBERED)
+        self._past: deque[_Sent] = deque(maxlen=remembered)
         self._told_oldest = 0
 
     def __len__(self) -> int:

@@ -47,6 +47,11 @@ class Control:
         held = self._in_force()
         return None if held is None else held.command["power_w"] / 1000.0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a setpoint is held that takes effect later."""
+        return self._next is not None
+
     def state(self) -> dict[str, Any]:
         """The setpoint in force: its id, power and remaining lease; None three times without."""
         held = self._in_force()

@@ -107,7 +107,9 @@ class SparkplugNode:
         """Connect again."""
         self._online.set()
 
-    async def run(self, host: str, port: int) -> None:
+    async def run(
+        self, host: str, port: int, username: str | None = None, password: str | None = None
+    ) -> None:
         """Hold the session until cancelled; come back whenever it is lost."""
         while True:
             await self._online.wait()
@@ -115,8 +117,8 @@ class SparkplugNode:
             will = aiomqtt.Will(self._topic(Verb.NDEATH), encode(self._death()), qos=1)
             with contextlib.suppress(aiomqtt.MqttError):
                 async with aiomqtt.Client(
-                    host, port, will=will, identifier=self._edge_node, keepalive=10,
-                    clean_session=True,
+                    host, port, username=username, password=password, will=will,
+                    identifier=username or self._edge_node, keepalive=10, clean_session=True,
                 ) as client:  # fmt: skip
                     self._client = client
                     end_if_cancelled()

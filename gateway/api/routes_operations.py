@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -16,7 +17,9 @@ from gateway.store.audit import facts_page
 from gateway.store.paging import checked, slice_of
 from gateway.store.readings import NEWEST
 from gateway.store.registry import devices_of
+from gateway.store.setpoints import ends_in_force
 from gateway.store.tables import dead_letters
+from marketplace_core.dispatch.leases import lease_of, seconds_left
 from marketplace_core.errors import NotFoundError
 
 router = APIRouter(tags=["operations"])
@@ -39,6 +42,7 @@ async def readyz(services: Using) -> Response:
     )
     stale = services.live.stale()
     degraded = [_down(services, protocol) for protocol in services.health.down]
+    degraded += services.health.degraded()
     if stale:
         degraded.append(f"{len(stale)} of {len(services.profiles)} devices are stale")
     if letters:
@@ -65,11 +69,11 @@ async def metrics(services: Using) -> Response:
 
 @router.get("/v1/devices")
 async def list_devices(request: Request, services: Using, caller: Caller, page: Paging) -> Response:
-    """The caller's own devices, for an operator all: profile, newest reading, lease left."""
+    """The caller's own devices, for an operator all: profile, newest reading, lease left, gaps."""
     devices = await _visible(services, caller)
-    leases, stale = services.leases(), set(services.live.stale())
+    known = await _known(services)
     found = slice_of(devices, devices, page)
-    return page_response(request, found, lambda each: _device(services, each, leases, stale))
+    return page_response(request, found, lambda each: _device(services, each, known))
 
 
 @router.get("/v1/devices/{device_id}")
@@ -77,15 +81,14 @@ async def read_device(device_id: str, services: Using, caller: Caller) -> Respon
     """One device."""
     if device_id not in await _visible(services, caller):
         raise NotFoundError("device", device_id)
-    stale = set(services.live.stale())
-    return json_response(_device(services, device_id, services.leases(), stale))
+    return json_response(_device(services, device_id, await _known(services)))
 
 
 @router.get("/v1/quarantine")
 async def list_quarantine(
     request: Request, services: Using, caller: Caller, page: Paging
 ) -> Response:
-    """Malformed messages, newest first, and readings given up as lost per series."""
+    """Malformed messages, newest first, and how many readings are missing, per series."""
     caller.require("operator")
     before = int(checked(page.after, [int])[0]) if page.after else NEWEST
     found = await services.reads.compute(
@@ -93,7 +96,7 @@ async def list_quarantine(
     )
     messages = found[: page.limit]
     following = (messages[-1].number,) if len(found) > page.limit else None
-    shown = json_response({"messages": messages, "gaps": services.readings.gaps()})
+    shown = json_response({"messages": messages, "gaps": services.readings.gaps().missing})
     return with_next(shown, request, following)
 
 
@@ -127,13 +130,34 @@ async def _visible(services: Services, caller: Principal) -> list[str]:
     return sorted(own & set(services.profiles))
 
 
-def _device(
-    services: Services, device_id: str, leases: dict[str, float], stale: set[str]
-) -> dict[str, object]:
+async def _seconds_left(services: Services) -> dict[str, float]:
+    """Market seconds left of what each device holds, whoever ends it."""
+    now = services.clock.now()
+    ends = await services.read(lambda c: ends_in_force(c, now))
+    return seconds_left(services.leases(), ends, now, services.profiles)
+
+
+class _Known(NamedTuple):
+    """What is asked once for many devices."""
+
+    leases: dict[str, float]
+    stale: set[str]
+    missing: dict[str, int]
+
+
+async def _known(services: Services) -> _Known:
+    return _Known(
+        await _seconds_left(services), set(services.live.stale()), services.readings.gaps().missing
+    )
+
+
+def _device(services: Services, device_id: str, known: _Known) -> dict[str, object]:
     return {
         "device_id": device_id,
         "profile": services.profiles[device_id],
         "newest": services.live.newest(device_id),
-        "stale": device_id in stale,
-        "lease_seconds_left": leases.get(device_id),
+        "stale": device_id in known.stale,
+        "lease_seconds_left": known.leases.get(device_id),
+        "lease": lease_of(services.profiles[device_id], known.leases.get(device_id)),
+        "readings_missing": known.missing.get(device_id, 0),
     }

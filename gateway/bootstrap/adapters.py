@@ -52,8 +52,13 @@ class _Explained(Protocol):
     def link_fault(self) -> str: ...
 
 
-def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
-    """Adapters of every protocol that the settings bind devices to, over the network."""
+def make_adapters(
+    basis: Basis, hooks: Hooks, *, telemetry_elsewhere: bool = False
+) -> dict[str, DeviceAdapter]:
+    """Adapters of every protocol that the settings bind devices to, over the network.
+
+    `telemetry_elsewhere`: ingest workers take in what MQTT devices say of our own dialect.
+    """
     settings = basis.settings
     adapters: dict[str, DeviceAdapter] = {}
     if settings.modbus.devices:
@@ -66,6 +71,7 @@ def make_adapters(basis: Basis, hooks: Hooks) -> dict[str, DeviceAdapter]:
             mqtt_broker(settings), own, clock=basis.clock,
             time_map=basis.time_map, ack_timeout_s=settings.mqtt.ack_timeout_s,
             noted=basis.metrics.mqtt_reason,
+            part="commands" if telemetry_elsewhere else "all",
         )  # fmt: skip
     if sparkplug := sparkplug_devices(settings):
         adapters["sparkplug"] = SparkplugAdapter(

@@ -46,12 +46,17 @@ def open_readings(store: StoreSettings, *, inline: bool = False) -> Readings:
     """The readings store; inline it commits in the caller."""
     if "://" not in store.readings:
         return SqliteReadings(Path(store.readings), inline=inline)
-    password = _secret(
-        "store.readings_password_file", store.readings_password_file or store.database_password_file
-    )
+    password = readings_password(store)
     # Whoever waits for a commit is told at once that it failed; only reads are patient.
     engine = open_engine(store.readings, password=password, patience_s=0.0)
     return PostgresReadings(engine, patience_s=store.patience_s, inline=inline)
+
+
+def readings_password(store: StoreSettings) -> str | None:
+    """What the password file of the readings holds; None leaves it to libpq's environment."""
+    return _secret(
+        "store.readings_password_file", store.readings_password_file or store.database_password_file
+    )
 
 
 def open_bus(bus: BusSettings, metrics: Metrics, around: Surroundings) -> Bus:

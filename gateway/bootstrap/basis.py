@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
+from config.beginning import awaited_time
 from config.settings import Settings
 from gateway.bootstrap.backends import open_bus, open_database, open_readings
 from gateway.observability.metrics import Metrics
@@ -86,7 +87,11 @@ def make_basis(
 def time_map_of(settings: Settings) -> TimeMap:
     """The map from wall time to market time; the identity in production."""
     simulated = settings.time
-    if simulated.market_epoch is None or simulated.wall_epoch is None:
+    if simulated.market_epoch is None:
+        return identity()
+    if simulated.begins_by is not None:
+        return awaited_time(simulated.market_epoch, simulated.speed, simulated.begins_by)
+    if simulated.wall_epoch is None:
         return identity()
     return AffineTime(simulated.market_epoch, from_unix(simulated.wall_epoch), simulated.speed)
 

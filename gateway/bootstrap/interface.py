@@ -17,6 +17,7 @@ from gateway.credentials import Signer, derived_secret
 from gateway.emergency import Emergency
 from gateway.live import Live
 from gateway.market import Market
+from gateway.observability.gaps import GapCollector
 from gateway.observability.health import Health
 from gateway.observability.running import RunningPlans
 from gateway.observability.state import StateGauges, Watched
@@ -122,4 +123,5 @@ def make_gauges(
             "market": lambda: basis.writer.waiting, "readings": lambda: basis.readings.waiting
         },
     )  # fmt: skip
+    basis.metrics.registry.register(GapCollector(basis.readings.gaps, adapters))
     return StateGauges(basis.metrics, watched, per_device=basis.settings.metrics.per_device)

@@ -22,7 +22,8 @@ from gateway.bootstrap.adapters import (
 from gateway.bootstrap.backends import open_live
 from gateway.bootstrap.basis import Basis, JournalFactory, make_basis, prepare, time_map_of
 from gateway.bootstrap.interface import api_parts, make_emergency, make_gauges, make_streams
-from gateway.bootstrap.webhooks import make_hooks
+from gateway.bootstrap.shards import make_shards
+from gateway.bootstrap.webhooks import Hooks, make_hooks
 from gateway.flags import Flags
 from gateway.ingest import Ingest
 from gateway.live import Live
@@ -60,18 +61,16 @@ def build(
     journal: JournalFactory = Journal,
     bus: Bus | None = None,
     around: Surroundings | None = None,
+    workers: bool = False,
 ) -> Application:
-    """Make the service from its settings.
+    """Make the service from its settings; `workers` beside it take MQTT telemetry in.
 
     Fault tests hand in another journal or bus, a virtual day other surroundings.
     """
     around = around or of_this_machine(time_map_of(settings))
     basis = make_basis(settings, journal, bus, around)
     hooks = make_hooks(basis)
-    if around.adapters is None:
-        adapters = make_adapters(basis, hooks)
-    else:
-        adapters = field_adapters(settings, around.adapters)
+    adapters = _adapters(basis, hooks, around, workers=workers)
     profiles = {p.device_id: p for adapter in adapters.values() for p in adapter.profiles()}
     check_time(settings, profiles)
     live = open_live(settings.bus, profiles, basis.metrics, around)
@@ -82,13 +81,15 @@ def build(
     tracker = _tracker(basis, intake, live, flags, profiles)
 
     quarantine: asyncio.Queue[Quarantined] = asyncio.Queue(_QUARANTINE_QUEUE)
-    ingest = _ingest(
-        basis, live, flags, quarantine, (observe.stored, tracker.stored, streams.stored)
-    )
+    listeners = (observe.stored, tracker.stored, streams.stored)
+    ingest = _ingest(basis, live, flags, quarantine, listeners)
     conductor = _conductor(basis, adapters, profiles, around.idle_s)
     key = load_or_create_key(settings.store.signing_key)
     roots = RootLog(settings.store.roots, key)
     health = Health({"api", *adapters}, links(adapters), faults(adapters))
+    shards = make_shards(
+        basis, adapters, health, live=live, flags=flags, stored=listeners, workers=workers
+    )
     gauges = make_gauges(
         basis, live=live, adapters=adapters, health=health, conductor=conductor, roots=roots
     )
@@ -111,8 +112,17 @@ def build(
         health=health, api=create_application(services), tls=_tls(settings),
         listener=None if around.inline else _listener(settings),
         reads=services.reads, prepare=lambda: prepare(basis),
-        restore=lambda rows: restore_adapters(adapters, rows), background=[hooks.relay.run],
+        restore=lambda rows: restore_adapters(adapters, rows),
+        background=[hooks.relay.run, shards.run], claim=shards.claim,
     )  # fmt: skip
+
+
+def _adapters(
+    basis: Basis, hooks: Hooks, around: Surroundings, *, workers: bool
+) -> dict[str, DeviceAdapter]:
+    if around.adapters is None:
+        return make_adapters(basis, hooks, telemetry_elsewhere=workers)
+    return field_adapters(basis.settings, around.adapters)
 
 
 def _ingest(

@@ -17,7 +17,8 @@ from marketplace_core.errors import ConfigError, FlexwayError
 
 CONFIG_EXIT = 3
 _COMMANDS: Final = (
-    "broker", "check", "client", "demo", "journal", "modbus", "programmes", "serve",
+    "auction", "broker", "check", "client", "commission", "demo", "journal", "modbus",
+    "programmes", "serve",
 )  # fmt: skip
 """Each is a module of its own, imported when it is called: the service starts without plots."""
 

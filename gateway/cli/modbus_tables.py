@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from adapters.modbus.lines import Line
 from adapters.modbus.link import LinkError
 from adapters.modbus.sunspec import (
     Found,
@@ -101,12 +102,10 @@ def points_table(models: Iterable[ModelPoints], changed: Collection[tuple[int, s
     return "\n".join(lines)
 
 
-def points_document(
-    address: tuple[str, int], unit: int, models: Iterable[ModelPoints]
-) -> dict[str, Any]:
+def points_document(line: Line, unit: int, models: Iterable[ModelPoints]) -> dict[str, Any]:
     """The same for programs; what is not implemented is null."""
     return {
-        "host": address[0], "port": address[1], "unit": unit,
+        **line_document(line), "unit": unit,
         "models": [
             {
                 "model": model.found.model, "label": model.label,
@@ -125,7 +124,14 @@ def scan_table(reports: Iterable[Report]) -> str:
     return "\n".join(line for report in reports for line in _paragraph(report))
 
 
-def scan_document(address: tuple[str, int], reports: Iterable[Report]) -> dict[str, Any]:
+def line_document(line: Line) -> dict[str, Any]:
+    """Where it is, for programs: host and port, or the serial line."""
+    if line.serial is None:
+        return {"transport": line.transport, "host": line.host, "port": line.port}
+    return {"transport": line.transport, "serial_line": msgspec.to_builtins(line.serial)}
+
+
+def scan_document(line: Line, reports: Iterable[Report]) -> dict[str, Any]:
     """What was found, for programs."""
     units = [
         {
@@ -135,7 +141,7 @@ def scan_document(address: tuple[str, int], reports: Iterable[Report]) -> dict[s
         }
         for report in reports
     ]  # fmt: skip
-    return {"host": address[0], "port": address[1], "units": units}
+    return {**line_document(line), "units": units}
 
 
 def _paragraph(report: Report) -> Iterable[str]:

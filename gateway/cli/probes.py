@@ -21,13 +21,17 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.modbus.adapter import ModbusEndpoint
+from adapters.modbus.errors import PointError
 from adapters.modbus.link import LineLink, LinkError
+from adapters.modbus.registers.definition import RegisterMap
+from adapters.modbus.registers.unit import RegisterUnit
 from adapters.modbus.sunspec import SunSpecError
 from adapters.modbus.unit import SunSpecUnit
 from config.files import database_file
 from config.settings import Settings
 from gateway.bindings import modbus_endpoints
 from gateway.bootstrap.adapters import mqtt_broker
+from marketplace_core.errors import ConfigError
 
 _AT_ONCE: Final = 64
 """Connections to Modbus hosts that are made at the same time."""
@@ -63,11 +67,19 @@ async def run_probes(settings: Settings, timeout_s: float, report: Report) -> No
         name = f"mqtt {settings.mqtt.host}:{settings.mqtt.port}"
         probes.append(_within(timeout_s, name, report, _broker(settings, name, timeout_s)))
     links: dict[tuple[str, int], list[ModbusEndpoint]] = {}
-    for endpoint in modbus_endpoints(settings):
+    for endpoint in _endpoints(settings):
         links.setdefault(endpoint.on().key, []).append(endpoint)
     gate = asyncio.Semaphore(_AT_ONCE)
     probes += [_modbus_host(group, timeout_s, report, gate) for group in links.values()]
     await asyncio.gather(*probes)
+
+
+def _endpoints(settings: Settings) -> list[ModbusEndpoint]:
+    """Units to ask; none where a device profile cannot be used: the check itself says which."""
+    try:
+        return modbus_endpoints(settings)
+    except ConfigError:
+        return []
 
 
 async def _within(timeout_s: float, name: str, report: Report, question: Awaitable[Probe]) -> None:
@@ -151,8 +163,10 @@ async def _modbus_host(
 async def _modbus_unit(link: LineLink, endpoint: ModbusEndpoint) -> Probe:
     where = f"{link.line.name} unit {endpoint.unit}"
     name = f"modbus {endpoint.device_id} ({where})"
+    link.limit(endpoint.unit, endpoint.reads.max_registers)
+    if endpoint.device is not None:
+        return await _mapped_unit(link, endpoint, endpoint.device, name)
     try:
-        link.limit(endpoint.unit, endpoint.reads.max_registers)
         unit = SunSpecUnit(link, endpoint.unit)
         await unit.discover()
         found = await unit.identity()
@@ -163,6 +177,24 @@ async def _modbus_unit(link: LineLink, endpoint: ModbusEndpoint) -> Probe:
         remedy = f"it is another device; if it is the right one, serial = {found.serial!r}"
         return Probe(name, False, f"{known} instead of {endpoint.serial!r}", remedy)
     return Probe(name, True, known if endpoint.serial else f"{known}; pin it with `serial`")
+
+
+async def _mapped_unit(
+    link: LineLink, endpoint: ModbusEndpoint, device: RegisterMap, name: str
+) -> Probe:
+    """A device with a profile: whether it is one of its kind, and what it measures."""
+    unit = RegisterUnit(
+        link, endpoint.unit, device, limits=endpoint.reads,
+        monotonic=asyncio.get_running_loop().time, sign=endpoint.meter_sign,
+    )  # fmt: skip
+    try:
+        await unit.verify(endpoint.serial)
+        told = await unit.measure(slow=False, capacity_kwh=None)
+    except (LinkError, PointError) as error:
+        remedy = "check power, cable, address, unit number, serial and device_profile"
+        return Probe(name, False, str(error), remedy)
+    power = "no power" if told.power_kw is None else f"{told.power_kw:.3f} kW"
+    return Probe(name, True, f"{device.title}, {power} now")
 
 
 async def _database(settings: Settings, timeout_s: float) -> Probe:
@@ -205,7 +237,7 @@ def _server(url: str, timeout_s: float) -> Probe:
 async def _ports(settings: Settings, timeout_s: float, report: Report) -> None:
     """Ports are free, or it is this service that has them."""
     api, openadr = settings.api, settings.openadr
-    running = await _alive(settings, timeout_s)
+    running = await alive(settings, timeout_s)
     wanted = [("api", api.host, api.port)]
     if openadr.vens:
         wanted.append(("openadr", openadr.host, openadr.port))
@@ -226,7 +258,7 @@ def _port(section: str, host: str, port: int, *, running: bool) -> Probe:
     return Probe(name, True, "free")
 
 
-async def _alive(settings: Settings, timeout_s: float) -> bool:
+async def alive(settings: Settings, timeout_s: float) -> bool:
     """Whether Flexway already answers at the API's address; only its health is asked."""
     api = settings.api
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104

@@ -123,7 +123,7 @@ def compare_(  # noqa: PLR0917 - click hands options in by name
     table = Table("programme", "per kW-year", "made of", "assumed", "open, or why not")
     for each in earnings:
         table.add_row(each.programme_id, *_cells(each))
-    _show(table, _NOTICE)
+    _show(table, f"{delivered:.0%} of the power is delivered. {_NOTICE}")
 
 
 @programmes.command(epilog="Example: flexway programmes check my_programmes.yaml")
@@ -147,7 +147,7 @@ def check(files: Sequence[Path]) -> None:
 def _cells(one: Earning) -> tuple[str, str, str, str]:
     figure = "not known" if one.per_kw_year is None else f"{one.per_kw_year} {one.currency}"
     return (
-        figure, "\n".join(part.says for part in one.parts), "\n".join(one.assumed),
+        figure, "\n".join(part.says for part in one.parts), one.assumed[-1],
         "\n".join((*one.misfits, *one.open_points)),
     )  # fmt: skip
 

@@ -8,6 +8,8 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,16 +20,39 @@ from config.files import file_findings
 from config.loading import read_settings
 from config.settings import Settings
 from gateway.app import Application
-from gateway.bootstrap import build
+from gateway.bootstrap import build, build_worker
+from gateway.collector import settle
 from gateway.observability.logs import configure_logs
 from gateway.observability.systemd import Systemd, systemd
 from marketplace_core.errors import ConfigError, FlexwayError
+from marketplace_core.shards import EVERY_SHARD, ShardRange, shard_range
 
 _log = structlog.get_logger(__name__)
 
 
+class Role(StrEnum):
+    """What a process of the service does."""
+
+    ALL = "all"
+    DISPATCH = "dispatch"
+    INGEST = "ingest"
+
+
+def _shards(_context: click.Context, _option: click.Parameter, text: str | None) -> object:
+    try:
+        return None if text is None else shard_range(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(
-    epilog="Example: flexway serve --config /etc/flexway/flexway.toml",
+    epilog="""\b
+Examples:
+  flexway serve --config /etc/flexway/flexway.toml
+  flexway serve --config FILE --role dispatch
+  flexway serve --config FILE --role ingest --shards 00-7f --port 9101
+  flexway serve --config FILE --role ingest --shards 80-ff --port 9102
+""",
 )
 @click.option(
     "--config", "config_file", required=True,
@@ -37,16 +62,45 @@ _log = structlog.get_logger(__name__)
     "--ready-file", type=click.Path(dir_okay=False, path_type=Path),
     help="Written with the API's address once requests are taken.",
 )  # fmt: skip
-def serve(config_file: Path, ready_file: Path | None) -> None:
+@click.option(
+    "--role", type=click.Choice([role.value for role in Role]), default=Role.ALL.value,
+    show_default=True,
+    help="dispatch: everything but MQTT telemetry, which ingest workers take in.",
+)  # fmt: skip
+@click.option(
+    "--shards", callback=_shards, default=None, metavar="80-ff",
+    help="Of an ingest worker: the shards of the topic tree that it takes in.",
+)  # fmt: skip
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=None,
+    help="Of an ingest worker: /healthz, /readyz and /metrics on loopback; 0 = any free port.",
+)  # fmt: skip
+def serve(
+    config_file: Path,
+    ready_file: Path | None,
+    role: str,
+    shards: ShardRange | None,
+    port: int | None,
+) -> None:
     """Run the gateway until SIGTERM or Ctrl-C.
+
+    With --role ingest it takes in the MQTT telemetry of whole shards only; any number of such
+    workers share the readings in PostgreSQL with one gateway of --role dispatch.
 
     A device or broker that is away does not stop the start: it is shown by /readyz, logged
     and retried. Under systemd (Type=notify) it says when it is ready and feeds the watchdog.
     """
+    if role != Role.INGEST and (shards is not None or port is not None):
+        raise click.UsageError("--shards and --port are for --role ingest")
     settings = usable_settings(config_file)
+    if role == Role.INGEST:
+        service = run_worker(settings, ready_file, shards or EVERY_SHARD, port)
+    else:
+        make = partial(build, workers=role == Role.DISPATCH)
+        service = run_service(settings, ready_file, make)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_service(settings, ready_file))
+            runner.run(service)
     except BaseExceptionGroup as group:
         raise _expected(group) from group
 
@@ -79,6 +133,7 @@ async def run_service(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     application = make(settings)
+    settle()
     supervisor = systemd()
 
     def started() -> None:
@@ -92,6 +147,33 @@ async def run_service(
             tasks.create_task(_say_stopping(supervisor, stop)),
         ]
         await application.run(stop, started, lambda: supervisor.ready(f"serving {application.url}"))
+        for task in beside:
+            task.cancel()
+    _log.info("stopped")
+
+
+async def run_worker(
+    settings: Settings, ready_file: Path | None, shards: ShardRange, port: int | None
+) -> None:
+    """Run an ingest worker until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    worker = build_worker(settings, shards, port)
+    supervisor = systemd()
+
+    def started() -> None:
+        _log.info("taking_in", shards=str(shards), url=worker.url)
+        if ready_file is not None:
+            _write_ready(ready_file, worker.url)
+
+    async with asyncio.TaskGroup() as tasks:
+        beside = [
+            tasks.create_task(supervisor.feed_watchdog(lambda: worker.readings.alive)),
+            tasks.create_task(_say_stopping(supervisor, stop)),
+        ]
+        await worker.run(stop, started, lambda: supervisor.ready(f"taking in shards {shards}"))
         for task in beside:
             task.cancel()
     _log.info("stopped")

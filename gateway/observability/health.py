@@ -23,6 +23,7 @@ class Health:
         self._waiting = set(waiting_for)
         self._links = links or {}
         self._faults = faults or {}
+        self._watched: list[Callable[[], list[str]]] = []
         self._all_ready = asyncio.Event()
         self._look()
 
@@ -35,6 +36,14 @@ class Health:
         """Nobody waits for these any longer: the service runs degraded until they are up."""
         self._waiting.difference_update(parts)
         self._look()
+
+    def watch(self, degraded: Callable[[], list[str]]) -> None:
+        """Ask this as well what degrades the service, in words."""
+        self._watched.append(degraded)
+
+    def degraded(self) -> list[str]:
+        """What degrades the service besides links, in words."""
+        return [said for ask in self._watched for said in ask()]
 
     async def all_ready(self) -> None:
         """Return once nobody is waited for."""

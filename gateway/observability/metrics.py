@@ -24,6 +24,7 @@ from prometheus_client import (
 )
 
 from adapters.mqtt.reasons import REASONS, UNKNOWN
+from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.verification.flags import FlagKind
 
 PROTOCOLS: Final = ("modbus", "mqtt", "openadr", "sparkplug", "webhook")
@@ -168,11 +169,24 @@ class Metrics:
             "Least market seconds left on any lease in force; NaN without one",
         )
 
+        self.devices_by_lease = self._gauge(
+            "devices_by_lease", "Devices that are bound, by what ends a setpoint of theirs", "lease"
+        )
+        self.devices_holding = self._gauge(
+            "devices_holding", "Devices that hold a setpoint, by what ends it", "lease"
+        )
+        self.devices_refused = self._gauge(
+            "devices_without_lease", "Devices that are refused for unattended dispatch"
+        )
+
     def _make_service_gauges(self) -> None:
         self.ready = self._gauge("ready", "1 once the service takes requests and dispatches")
         self.journal_records = self._gauge("journal_records", "Records in the journal")
         self.root_age = self._gauge(
             "journal_root_age_seconds", "Seconds since the signed root was last known up to date"
+        )
+        self.shards_unclaimed = self._gauge(
+            "shards_unclaimed", "Device shards whose telemetry nobody takes in, of 256"
         )
         self.server_away = self._gauge("server_away", "1 while a server is done without", "server")
         self.writer_queue = self._gauge(
@@ -219,6 +233,9 @@ class Metrics:
             ):  # fmt: skip
                 gauge.labels(protocol=protocol)
             self.compliance.labels(protocol=protocol).set(math.nan)
+        for kind in LeaseKind:
+            self.devices_by_lease.labels(lease=kind.value)
+            self.devices_holding.labels(lease=kind.value)
         for state in OPEN_SETPOINTS:
             self.setpoints_open.labels(state=state)
         for writer in WRITERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,9 @@ from gateway.observability.health import Health
 from gateway.observability.metrics import OPEN_SETPOINTS, Metrics
 from gateway.store.engine import run_read
 from gateway.store.journal import read_heads
+from gateway.store.setpoints import ends_in_force
+from marketplace_core.dispatch.leases import seconds_left, unattended
+from marketplace_core.dispatch.profile import LeaseKind
 from marketplace_core.ports import Clock, DeviceAdapter
 
 _WATTS_PER_KW = 1000.0
@@ -76,6 +80,22 @@ class StateGauges:
             metrics.reading_age.labels(protocol).set(max(ages, default=0.0))
             metrics.adapter_up.labels(protocol).set(protocol not in watched.health.down)
         metrics.devices_stale.set(len(watched.live.stale()))
+        self._leases()
+
+    def _leases(self) -> None:
+        """Devices by what ends a setpoint of theirs, and how many hold one."""
+        metrics, watched = self._metrics, self._watched
+        profiles = {
+            profile.device_id: profile
+            for adapter in watched.adapters.values() for profile in adapter.profiles()
+        }  # fmt: skip
+        bound = Counter(profile.lease for profile in profiles.values())
+        held = Counter(profiles[device].lease for device in _left(watched) if device in profiles)
+        for kind in LeaseKind:
+            metrics.devices_by_lease.labels(kind.value).set(bound[kind])
+            metrics.devices_holding.labels(kind.value).set(held[kind])
+        refused = sum(bool(unattended(profile)) for profile in profiles.values())
+        metrics.devices_refused.set(refused)
 
     def _age(self, device_id: str, now: datetime) -> float:
         newest = self._watched.live.newest(device_id)
@@ -119,6 +139,13 @@ class StateGauges:
             metrics.writer_queue.labels(writer).set(waiting())
 
 
+def _left(watched: Watched) -> dict[str, float]:
+    """Market seconds left of what each device holds, whoever ends it."""
+    now = watched.clock.now()
+    ends = run_read(watched.engine, lambda at: ends_in_force(at, now))
+    return seconds_left(watched.leases(), ends, now, ends)
+
+
 class _PerDevice(Collector):
     """Series with a label per device: for sites of some dozens of devices."""
 
@@ -133,7 +160,7 @@ class _PerDevice(Collector):
     def collect(self) -> Iterator[Metric]:
         """One sample per device."""
         ages, connected, leases = self._families()
-        now, left = self._watched.clock.now(), self._watched.leases()
+        now, left = self._watched.clock.now(), _left(self._watched)
         for protocol, adapter in self._watched.adapters.items():
             for profile in adapter.profiles():
                 labels = [profile.device_id, protocol]

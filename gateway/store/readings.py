@@ -31,6 +31,17 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     """Where it stands in the store, counted from 1; 0 before it is kept."""
 
 
+class Gaps(msgspec.Struct, frozen=True, kw_only=True):
+    """Readings whose numbers were skipped; a device that starts anew makes none."""
+
+    missing: dict[str, int]
+    """Of each series that misses any: how many have not come."""
+    opened: int
+    """Readings found missing, since the start of this process."""
+    closed: int
+    """Of all that were missing, those that came late, since the start of this process."""
+
+
 class SeriesData(msgspec.Struct, frozen=True):
     """Readings of one series, oldest first."""
 
@@ -65,8 +76,8 @@ class Readings(Protocol):
     async def quarantine(self, message: Quarantined) -> None:
         """Keep a malformed message for inspection, its evidence cut to 4,096 bytes."""
 
-    def gaps(self) -> dict[str, int]:
-        """Readings given up as lost since the start, per series."""
+    def gaps(self) -> Gaps:
+        """Readings that are missing, and what was found missing or came late since the start."""
 
     def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
         """The newest messages put aside, of those before a number."""

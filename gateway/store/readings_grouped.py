@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -13,9 +14,9 @@ import numpy as np
 
 from gateway.store.engine import from_us, to_us
 from gateway.store.group_commit import GroupCommit, Waiting
-from gateway.store.readings import NEWEST, Quarantined, SeriesData
-from gateway.store.sequence import SequenceMarks
-from marketplace_core.errors import StoreError
+from gateway.store.readings import NEWEST, Gaps, Quarantined, SeriesData
+from gateway.store.sequence import Key, Mark, SequenceMarks
+from marketplace_core.errors import FencedError, StoreError
 from marketplace_core.units import Kw
 from marketplace_core.verification.reading import Reading
 
@@ -27,22 +28,32 @@ _MAX_EVIDENCE: Final = 4096
 
 Row = tuple[int, int, float, float, float | None, bool, float | None, float | None]
 """at_us, series number, seconds, power_kw, soc_kwh, available, sample_kw, register_kwh."""
-Mark = tuple[int, int, int]
-"""Series number, boot, and the sequence number up to which everything is in."""
+MarkRow = tuple[int, int, int, int, int]
+"""Series number, boot, newest, base, lost: a `Mark` without its holes."""
+HoleRow = tuple[int, int, int, int]
+"""Series number, boot, first and last missing number."""
 
 
 class Known(msgspec.Struct, frozen=True):
     """What a store remembers of the series it holds."""
 
     numbers: dict[str, int]
-    marks: list[Mark]
+    marks: list[MarkRow]
+    holes: list[HoleRow]
+    """In order."""
 
 
 class Group(msgspec.Struct, frozen=True):
     """What one commit writes."""
 
+    fresh: list[Reading]
+    """The readings themselves, of which `rows` tell."""
     rows: list[Row]
-    marks: list[Mark]
+    marks: list[MarkRow]
+    mended: list[Key]
+    """Boots whose holes are other ones now: what was kept of them goes."""
+    holes: list[HoleRow]
+    """Their holes now."""
     messages: list[Quarantined]
 
 
@@ -64,6 +75,7 @@ class GroupedReadings(abc.ABC):
         self._numbers: dict[str, int] = {}
         self._marks = SequenceMarks()
         self._current = False
+        self._told: dict[str, int] | None = None
         self._group: GroupCommit[_Batch] = GroupCommit(
             self._commit, _finish, name=name, most=_GROUP, close=self._close, inline=inline
         )
@@ -73,9 +85,18 @@ class GroupedReadings(abc.ABC):
         """Batches that wait for their commit."""
         return self._group.waiting
 
+    @property
+    def alive(self) -> bool:
+        """Whether readings that are handed in are committed."""
+        return self._group.alive
+
     def start(self) -> None:
         """Begin to take readings."""
         self._group.start()
+        # What is missing is known from the start on, not only from the first reading.
+        first = _Batch((), None)
+        first.future.add_done_callback(_heard)
+        self._group.submit(first)
 
     def stop(self) -> None:
         """Commit what is queued, then end."""
@@ -96,10 +117,20 @@ class GroupedReadings(abc.ABC):
         """Keep a malformed message for inspection."""
         await self._submit(_Batch((), message))
 
-    def gaps(self) -> dict[str, int]:
-        """Readings given up as lost since the start, per series."""
-        names = {number: name for name, number in self._numbers.copy().items()}
-        return {names[number]: count for number, count in self._marks.gaps.copy().items()}
+    def gaps(self) -> Gaps:
+        """Readings that are missing, and what was found missing or came late since the start."""
+        marks, missing = self._marks, self._marks.missing
+        if self._told is not None:
+            return Gaps(missing=self._told, opened=marks.opened, closed=marks.closed)
+        names = {number: name for name, number in self._numbers.copy().items()} if missing else {}
+        return Gaps(
+            missing={names[number]: count for number, count in missing.items()},
+            opened=marks.opened, closed=marks.closed,
+        )  # fmt: skip
+
+    def heed(self, missing: dict[str, int]) -> None:
+        """Believe other processes, which store the readings, about what is missing."""
+        self._told = missing
 
     @abc.abstractmethod
     def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
@@ -150,28 +181,35 @@ class GroupedReadings(abc.ABC):
         return await batch.future
 
     def _commit(self, batches: list[_Batch]) -> None:
-        gaps = self._marks.gaps.copy()
+        found = self._marks.opened, self._marks.closed
         try:
             self._begin()
             if not self._current:
                 self._reload()
             self._write(self._sift(batches))
             self._end()
+        except FencedError as error:  # for good: nothing may be stored by this process any more
+            self._abandon()
+            for batch in batches:
+                batch.error = error
         except self.failures as error:
             # Memory may be ahead of the database now: it is read again before the next commit.
             self._current = False
-            self._marks.gaps = gaps
+            self._marks.opened, self._marks.closed = found
             self._abandon()
             for batch in batches:
                 batch.error = StoreError(f"readings could not be stored: {error}")
 
     def _reload(self) -> None:
-        known = self._load()
-        gaps = self._marks.gaps
-        self._numbers, self._marks = known.numbers, SequenceMarks()
-        self._marks.gaps = gaps
-        for mark in known.marks:
-            self._marks.load(*mark)
+        known, before = self._load(), self._marks
+        marks = SequenceMarks()
+        marks.opened, marks.closed = before.opened, before.closed
+        holes: dict[Key, list[tuple[int, int]]] = {}
+        for series, boot, first, last in known.holes:
+            holes.setdefault((series, boot), []).append((first, last))
+        for series, boot, newest, base, lost in known.marks:
+            marks.load(series, boot, Mark(newest, base, lost, holes.get((series, boot), [])))
+        self._numbers, self._marks = known.numbers, marks
         self._current = True
 
     def _sift(self, batches: Sequence[_Batch]) -> Group:
@@ -180,19 +218,45 @@ class GroupedReadings(abc.ABC):
         if unknown := [name for name in names if name not in self._numbers]:
             self._numbers.update(self._register(unknown))
         rows: list[Row] = []
-        touched: dict[tuple[int, int], None] = {}
+        touched: dict[Key, list[tuple[int, int]]] = {}
         for batch in batches:
             batch.result = []
             for reading in batch.readings:
                 number = self._numbers[reading.series]
+                key = (number, reading.boot)
+                if reading.sequence >= 0 and key not in touched:
+                    touched[key] = self._marks.holes(*key)
                 if self._marks.seen(number, reading.boot, reading.sequence):
                     continue
-                if reading.sequence >= 0:
-                    touched[number, reading.boot] = None
                 batch.result.append(reading)
                 rows.append(_row(reading, number))
-        marks = [(number, boot, self._marks.through(number, boot)) for number, boot in touched]
-        return Group(rows, marks, [_cut(b.message) for b in batches if b.message is not None])
+        messages = [_cut(batch.message) for batch in batches if batch.message is not None]
+        fresh = [reading for batch in batches for reading in batch.result]
+        return self._group_of(fresh, rows, touched, messages)
+
+    def _group_of(
+        self,
+        fresh: list[Reading],
+        rows: list[Row],
+        touched: dict[Key, list[tuple[int, int]]],
+        messages: list[Quarantined],
+    ) -> Group:
+        marks = {key: self._marks.mark(*key) for key in touched}
+        mended = [key for key, before in touched.items() if marks[key].holes != before]
+        return Group(
+            fresh=fresh,
+            rows=rows,
+            marks=[(*key, each.newest, each.base, each.lost) for key, each in marks.items()],
+            mended=mended,
+            holes=[(*key, *hole) for key in mended for hole in marks[key].holes],
+            messages=messages,
+        )
+
+
+def _heard(future: asyncio.Future[list[Reading]]) -> None:
+    """A start without the database is tried again by whoever stores first."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _finish(batches: list[_Batch]) -> None:

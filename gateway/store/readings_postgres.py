@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
+from gateway.store import claims, passed_on
 from gateway.store.engine import back_off, from_us, is_lost, to_us
 from gateway.store.readings import NEWEST, Quarantined, SeriesData
 from gateway.store.readings_grouped import (
@@ -44,7 +45,13 @@ CREATE TABLE IF NOT EXISTS flexway_readings.readings (
 ALTER TABLE flexway_readings.readings ADD COLUMN IF NOT EXISTS register_kwh float8;
 CREATE TABLE IF NOT EXISTS flexway_readings.marks (
   series integer NOT NULL, boot bigint NOT NULL, through bigint NOT NULL,
+  base bigint NOT NULL DEFAULT 0, lost bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (series, boot)) WITH (fillfactor = 50);
+ALTER TABLE flexway_readings.marks ADD COLUMN IF NOT EXISTS base bigint NOT NULL DEFAULT 0;
+ALTER TABLE flexway_readings.marks ADD COLUMN IF NOT EXISTS lost bigint NOT NULL DEFAULT 0;
+CREATE TABLE IF NOT EXISTS flexway_readings.holes (
+  series integer NOT NULL, boot bigint NOT NULL, first bigint NOT NULL, last bigint NOT NULL,
+  PRIMARY KEY (series, boot, first));
 CREATE TABLE IF NOT EXISTS flexway_readings.quarantine (
   number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at_us bigint NOT NULL,
   source text NOT NULL, reason text NOT NULL, evidence bytea NOT NULL);
@@ -59,9 +66,18 @@ _STRAIGHT: Final = "COPY flexway_readings.readings FROM STDIN (FORMAT BINARY)"
 _STAGED: Final = "COPY staged FROM STDIN (FORMAT BINARY)"
 _INSERT: Final = "INSERT INTO flexway_readings.readings SELECT * FROM staged ON CONFLICT DO NOTHING"
 _MARK: Final = (
-    "INSERT INTO flexway_readings.marks"
-    " SELECT * FROM unnest(%s::integer[], %s::bigint[], %s::bigint[])"
-    " ON CONFLICT (series, boot) DO UPDATE SET through = greatest(marks.through, excluded.through)"
+    "INSERT INTO flexway_readings.marks (series, boot, through, base, lost)"
+    " SELECT * FROM unnest(%s::integer[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])"
+    " ON CONFLICT (series, boot) DO UPDATE SET through = greatest(marks.through, excluded.through),"
+    " base = excluded.base, lost = excluded.lost"
+)
+_MENDED: Final = (
+    "DELETE FROM flexway_readings.holes h USING unnest(%s::integer[], %s::bigint[]) AS m(series,"
+    " boot) WHERE h.series = m.series AND h.boot = m.boot"
+)
+_HOLES: Final = (
+    "INSERT INTO flexway_readings.holes (series, boot, first, last)"
+    " SELECT * FROM unnest(%s::integer[], %s::bigint[], %s::bigint[], %s::bigint[])"
 )
 _REGISTER: Final = (
     "INSERT INTO flexway_readings.series (name) SELECT * FROM unnest(%s::text[])"
@@ -93,6 +109,12 @@ _LATEST: Final = (
     " r.register_kwh"
     " FROM flexway_readings.series s CROSS JOIN LATERAL (SELECT * FROM flexway_readings.readings"
     " WHERE series = s.number ORDER BY at_us DESC LIMIT 1) r ORDER BY s.name"
+)
+_MISSING: Final = (
+    "SELECT s.name, sum(m.count)::bigint FROM (SELECT series, lost AS count FROM"
+    " flexway_readings.marks WHERE lost > 0 UNION ALL SELECT series, last - first + 1 FROM"
+    " flexway_readings.holes) m JOIN flexway_readings.series s ON s.number = m.series"
+    " GROUP BY s.name"
 )
 _log = structlog.get_logger(__name__)
 
@@ -145,9 +167,13 @@ class PostgresReadings(GroupedReadings):
         """The newest reading of every series: what is known of devices after a restart."""
         return [to_reading(row) for row in self._read(_LATEST)]
 
+    def prepare(self) -> None:
+        """Make the tables where they are missing."""
+        self._read(_SCHEMA + claims.SCHEMA + passed_on.SCHEMA)
+
     def start(self) -> None:
         """Make the tables where they are missing, then begin to take readings."""
-        self._read(_SCHEMA)
+        self.prepare()
         super().start()
 
     def _read(self, query: str, *parameters: Any) -> list[Any]:
@@ -177,8 +203,14 @@ class PostgresReadings(GroupedReadings):
 
     def _load(self) -> Known:
         numbers = self._driver.execute("SELECT name, number FROM flexway_readings.series")
-        marks = self._driver.execute("SELECT series, boot, through FROM flexway_readings.marks")
-        return Known(numbers=dict(numbers.fetchall()), marks=marks.fetchall())
+        marks = self._driver.execute(
+            "SELECT series, boot, through, base, lost FROM flexway_readings.marks"
+        ).fetchall()
+        holes = self._driver.execute(
+            "SELECT series, boot, first, last FROM flexway_readings.holes"
+            " ORDER BY series, boot, first"
+        )
+        return Known(numbers=dict(numbers.fetchall()), marks=marks, holes=holes.fetchall())
 
     def _register(self, names: Sequence[str]) -> dict[str, int]:
         self._driver.execute(_REGISTER, (list(names),))
@@ -188,9 +220,12 @@ class PostgresReadings(GroupedReadings):
         with self._driver.cursor() as cursor:
             if group.rows:
                 self._copy_in(cursor, group.rows)
-            if group.marks:
-                columns = zip(*group.marks, strict=True)
-                cursor.execute(_MARK, [list(column) for column in columns])
+            for statement, table in (
+                (_MARK, group.marks), (_MENDED, group.mended), (_HOLES, group.holes)
+            ):  # fmt: skip
+                if table:
+                    columns = zip(*table, strict=True)
+                    cursor.execute(statement, [list(column) for column in columns])
             for m in group.messages:
                 text = (_plain(m.source), _plain(m.reason))
                 cursor.execute(_PUT_ASIDE, (to_us(m.at), *text, m.evidence))
@@ -227,6 +262,13 @@ class PostgresReadings(GroupedReadings):
         if pooled is not None:
             pooled.close()
         self._engine.dispose()
+
+
+def missing_in(engine: Engine) -> dict[str, int]:
+    """Readings that are missing per series that misses any, whichever process stores them."""
+    with engine.connect() as connection:
+        rows: list[Any] = list(connection.exec_driver_sql(_MISSING))
+    return dict(rows)
 
 
 def _of(pooled: PoolProxiedConnection) -> psycopg.Connection[Any]:

@@ -6,7 +6,9 @@ faster than a key that starts with the series).
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
@@ -33,16 +35,29 @@ CREATE TABLE IF NOT EXISTS readings (
   PRIMARY KEY (at_us, series)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (
   series INTEGER NOT NULL, boot INTEGER NOT NULL, through INTEGER NOT NULL,
+  base INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (series, boot)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holes (
+  series INTEGER NOT NULL, boot INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+  PRIMARY KEY (series, boot, first)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (
   number INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, source TEXT NOT NULL, reason TEXT NOT NULL,
   evidence BLOB NOT NULL);
 """
 _INSERT: Final = "INSERT OR IGNORE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_MARK: Final = (
-    "INSERT INTO marks VALUES (?, ?, ?)"
-    " ON CONFLICT (series, boot) DO UPDATE SET through = max(through, excluded.through)"
+_ADDED: Final = (
+    ("readings", "register_kwh", "REAL"),
+    ("marks", "base", "INTEGER NOT NULL DEFAULT 0"),
+    ("marks", "lost", "INTEGER NOT NULL DEFAULT 0"),
 )
+"""Columns that files of earlier versions lack."""
+_MARK: Final = (
+    "INSERT INTO marks (series, boot, through, base, lost) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (series, boot) DO UPDATE SET through = max(through, excluded.through),"
+    " base = excluded.base, lost = excluded.lost"
+)
+_MENDED: Final = "DELETE FROM holes WHERE series = ? AND boot = ?"
+_HOLE: Final = "INSERT INTO holes (series, boot, first, last) VALUES (?, ?, ?, ?)"
 _PUT_ASIDE: Final = "INSERT INTO quarantine (at_us, source, reason, evidence) VALUES (?, ?, ?, ?)"
 _PUT_ASIDE_NEWEST: Final = (
     "SELECT at_us, source, reason, evidence, number FROM quarantine"
@@ -53,7 +68,8 @@ _BETWEEN: Final = (
     " AND series = (SELECT number FROM series WHERE name = ?) ORDER BY at_us"
 )
 _STORED: Final = (
-    "SELECT 1 FROM readings WHERE at_us = ? AND series = (SELECT number FROM series WHERE name = ?)"
+    "SELECT at_us FROM readings WHERE at_us IN (SELECT value FROM json_each(?))"
+    " AND series = (SELECT number FROM series WHERE name = ?)"
 )
 _LATEST: Final = (
     "SELECT s.name, r.at_us, r.seconds, r.power_kw, r.soc_kwh, r.available, r.sample_kw,"
@@ -76,9 +92,10 @@ class SqliteReadings(GroupedReadings):
         self._connection: sqlite3.Connection | None = None
         with closing(self._connect()) as connection:
             connection.executescript(_SCHEMA)
-            columns = {row[1] for row in connection.execute("PRAGMA table_info(readings)")}
-            if "register_kwh" not in columns:  # a file of an earlier version
-                connection.execute("ALTER TABLE readings ADD COLUMN register_kwh REAL")
+            for table, column, kind in _ADDED:
+                columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+                if column not in columns:
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def quarantined(self, limit: int = 100, before: int = NEWEST) -> list[Quarantined]:
         """The newest messages put aside, of those before a number."""
@@ -97,11 +114,15 @@ class SqliteReadings(GroupedReadings):
 
     def stored(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
         """Those of some series and starts that have a reading."""
+        starts = defaultdict[str, dict[int, datetime]](dict)
+        for series, start in keys:
+            starts[series][to_us(start)] = start
         with closing(self._connect()) as connection:
             return {
-                (series, start) for series, start in keys
-                if connection.execute(_STORED, (to_us(start), series)).fetchone()
-            }  # fmt: skip
+                (series, asked[at_us])
+                for series, asked in starts.items()
+                for (at_us,) in connection.execute(_STORED, (json.dumps(list(asked)), series))
+            }
 
     def latest(self) -> list[Reading]:
         """The newest reading of every series: what is known of devices after a restart."""
@@ -132,7 +153,12 @@ class SqliteReadings(GroupedReadings):
     def _load(self) -> Known:
         return Known(
             numbers=dict(self._open.execute("SELECT name, number FROM series")),
-            marks=self._open.execute("SELECT series, boot, through FROM marks").fetchall(),
+            marks=self._open.execute(
+                "SELECT series, boot, through, base, lost FROM marks"
+            ).fetchall(),
+            holes=self._open.execute(
+                "SELECT series, boot, first, last FROM holes ORDER BY series, boot, first"
+            ).fetchall(),
         )
 
     def _register(self, names: Sequence[str]) -> dict[str, int]:
@@ -144,6 +170,8 @@ class SqliteReadings(GroupedReadings):
     def _write(self, group: Group) -> None:
         self._open.executemany(_INSERT, group.rows)
         self._open.executemany(_MARK, group.marks)
+        self._open.executemany(_MENDED, group.mended)
+        self._open.executemany(_HOLE, group.holes)
         messages = [(to_us(m.at), m.source, m.reason, m.evidence) for m in group.messages]
         self._open.executemany(_PUT_ASIDE, messages)
 

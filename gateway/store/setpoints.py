@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from gateway.store.among import among
-from gateway.store.engine import to_us
+from gateway.store.engine import from_us, to_us
 from gateway.store.market import to_json
 from gateway.store.tables import setpoints
 from marketplace_core.dispatch.setpoint import (
@@ -150,6 +150,16 @@ def in_force(connection: Connection, at: datetime) -> list[SetpointRow]:
     )  # fmt: skip
     rows = connection.execute(query.order_by(setpoints.c.valid_from_us, setpoints.c.id))
     return [setpoint_row(row) for row in rows]
+
+
+def ends_in_force(connection: Connection, at: datetime) -> dict[str, datetime]:
+    """When what each device holds now is over, by device."""
+    query = select(setpoints.c.device_id, func.max(setpoints.c.valid_until_us)).where(
+        setpoints.c.state == SetpointState.APPLIED.value,
+        setpoints.c.valid_from_us <= to_us(at), setpoints.c.valid_until_us > to_us(at),
+    )  # fmt: skip
+    rows = connection.execute(query.group_by(setpoints.c.device_id))
+    return {device: from_us(until_us) for device, until_us in rows}
 
 
 def setpoints_of(connection: Connection, order_id: str) -> list[SetpointRow]:

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from marketplace_core.dispatch.profile import ControlKind, DeviceProfile, LeaseKind
+from marketplace_core.dispatch.leases import unattended
+from marketplace_core.dispatch.profile import ControlKind, DeviceProfile
 from marketplace_core.dispatch.sharing import allocate, allocate_tiers
 from marketplace_core.dispatch.stretches import SLACK_KW
 from marketplace_core.intervals import Interval
@@ -85,8 +86,8 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
 def unusable(device: DeviceState) -> str:
     """Why a device cannot be dispatched at all, or nothing."""
     profile = device.profile
-    if profile.lease is LeaseKind.NONE and profile.fallback_kw is None:
-        return "it has neither a lease nor a fallback: refused for unattended dispatch"
+    if refused := unattended(profile):
+        return f"{refused}: refused for unattended dispatch"
     if not device.connected:
         return "it is not connected"
     if not device.available:

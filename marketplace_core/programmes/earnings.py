@@ -190,8 +190,9 @@ def _part(
     value, unit = quantity
     paid = amount * Decimal(repr(value))
     says = f"{name}: {amount} {programme.currency} x {value:g} {unit}"
-    if payment.most is not None and paid > payment.most:
-        paid, says = payment.most, f"{says}, at most {payment.most} {programme.currency}"
+    if payment.most is not None and paid > payment.most * portfolio.devices:
+        paid = payment.most * portfolio.devices
+        says = f"{says}, at most {payment.most} {programme.currency} each"
     if payment.kind.value.startswith("upfront"):
         years = programme.term_years or 1.0
         paid, says = paid / Decimal(repr(years)), f"{says}, over {years:g} years"

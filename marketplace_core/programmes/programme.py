@@ -52,7 +52,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     where: str = ""
     """Which participants or places it is for; "" = all."""
     most: Decimal | None = None
-    """Highest amount for one participant."""
+    """Highest amount for one participant; each device of a portfolio counts as one."""
 
 
 class Programme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ def search(programmes: Iterable[Programme], wanted: Wanted) -> list[Programme]:
 
 
 def _fits(one: Programme, wanted: Wanted) -> bool:
-    words = " ".join((one.id, one.name, one.operator, one.region, one.notes)).casefold()
+    words = f"{one.id} {one.name} {one.operator} {one.region} {one.notes}".casefold()
     technology = wanted.technology
     return (
         all(word in words for word in wanted.text.casefold().split())

@@ -1,4 +1,4 @@
-"""Decisions have their three sections; the image is built by the rules."""
+"""Decisions have their three sections, tests that are named exist, the image keeps the rules."""
 
 from __future__ import annotations
 
@@ -69,6 +69,29 @@ def test_no_decision_shares_its_number() -> None:
     numbers = [path.stem.split("-")[0] for path in DECISIONS]
     assert len(numbers) >= 9
     assert len(set(numbers)) == len(numbers)
+
+
+def missing_tests(text: str) -> set[str]:
+    """Tests that a text names in code spans, by function or by file, and that do not exist."""
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", text))
+    functions = set(re.findall(r"`(test_\w+)`", text))
+    begins = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    defined = {name for source in sources for name in begins.findall(source)}
+    return {name for name in files if not (ROOT / name).is_file()} | (functions - defined)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_a_test_that_a_document_names_exists(path: Path) -> None:
+    assert missing_tests(path.read_text(encoding="utf-8")) == set()
+
+
+def test_the_failure_matrix_names_tests_and_a_missing_one_is_caught() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert len(set(re.findall(r"`(test_\w+)`", text))) > 80
+    assert missing_tests("`test_nobody_wrote_this` `tests/unit/test_gone.py` `tests/days.py`") == {
+        "test_nobody_wrote_this", "tests/unit/test_gone.py",
+    }  # fmt: skip
 
 
 def test_every_direct_dependency_is_accounted_for() -> None:

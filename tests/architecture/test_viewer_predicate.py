@@ -27,6 +27,7 @@ GUARDED = {
     "others_beside": "as above; which other orders there are is not told",
     "assets_by_id": "of contracts of the buyer's own need",
     "in_force": "summed up over a feeder, for buyers and operators",
+    "ends_in_force": "only those of devices that were found through a viewer are shown",
     "client_by_id": "finds out who is asking",
     "is_suspended": "finds out who is asking",
 }

@@ -14,14 +14,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import bench_dispatch, bench_mqtt_ingest, bench_planner, bench_store
+from tests.bench import (
+    bench_clearing,
+    bench_dispatch,
+    bench_edge_cpu,
+    bench_fleet,
+    bench_modbus_poll,
+    bench_mqtt_ingest,
+    bench_planner,
+    bench_store,
+)
 
 BENCHMARKS = {
+    "clearing_2000x48": bench_clearing.run,
     "order_to_wire_1000": bench_dispatch.run,
     "dispatch_fanout_10k": bench_dispatch.run_10k,
     "mqtt_ingest_qos1": bench_mqtt_ingest.run,
     "planner_100k": bench_planner.run,
+    "memory_per_device": bench_fleet.costs,
+    "reconnect_10k": bench_fleet.reconnect,
     "store": bench_store.run,
+    "modbus_poll_100": bench_modbus_poll.run,
+    "edge_idle_cpu": bench_edge_cpu.run,
 }
 
 

@@ -36,6 +36,7 @@ from tests.harness.benches import (
 )
 from tests.harness.clocks import eventually
 from tests.harness.mqtt import Mosquitto
+from tests.harness.registers import RegistersBench
 from tests.harness.sparkplug import SparkplugBench
 
 pytestmark = pytest.mark.process
@@ -50,12 +51,12 @@ def made(protocol: str, folder: Path) -> Iterator[Bench]:
         return
     makers: dict[str, Callable[[], Bench]] = {
         "fake": FakeBench, "modbus": ModbusBench, "openadr": lambda: OpenAdrBench(folder),
-        "webhook": WebhookBench,
+        "registers": RegistersBench, "webhook": WebhookBench,
     }  # fmt: skip
     yield makers[protocol]()
 
 
-@pytest.fixture(params=["fake", "mqtt", "sparkplug", "modbus", "openadr", "webhook"])
+@pytest.fixture(params=["fake", "mqtt", "sparkplug", "modbus", "registers", "openadr", "webhook"])
 def idle(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A bench that does not run yet."""
     with made(request.param, tmp_path) as bench:

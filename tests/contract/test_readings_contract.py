@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from gateway.store import readings_postgres
 from gateway.store.engine import open_engine, to_us
-from gateway.store.readings import Quarantined, Readings
+from gateway.store.readings import Gaps, Quarantined, Readings
 from gateway.store.readings_postgres import PostgresReadings
 from gateway.store.readings_sqlite import SqliteReadings
 from marketplace_core.errors import StoreError
@@ -112,12 +112,26 @@ async def test_readings_without_a_sequence_are_kept_once_per_start(
     assert store.between("ev-1", START, START + HOUR).power_kw.tolist() == [-1, -2, -3]
 
 
-async def test_a_hole_that_never_fills_is_counted_as_a_gap(open_readings: OpenReadings) -> None:
+async def test_what_was_skipped_is_missing_until_it_comes_however_late(
+    open_readings: OpenReadings,
+) -> None:
     store = open_readings()
-    await store.store([reading(0, sequence=0)])
-    await store.store([reading(n, sequence=n) for n in range(3, 5003)])
-    await store.store([reading(0, series="other", sequence=0)])
-    assert store.gaps() == {"ev-1": 2}
+    await store.store([reading(0, sequence=0), reading(0, series="other", sequence=0)])
+    await store.store([reading(n, sequence=n) for n in range(3, 5_003)])
+    assert store.gaps() == Gaps(missing={"ev-1": 2}, opened=2, closed=0)
+    late = [reading(1, sequence=1)]
+    assert await store.store(late) == late
+    assert store.gaps() == Gaps(missing={"ev-1": 1}, opened=2, closed=1)
+    assert await store.store(late) == []
+    store.stop()
+    again = open_readings()
+    assert await again.store([reading(5, sequence=5)]) == []
+    assert again.gaps() == Gaps(missing={"ev-1": 1}, opened=0, closed=0)
+    late = [reading(2, sequence=2)]
+    assert await again.store(late) == late
+    assert again.gaps() == Gaps(missing={}, opened=0, closed=1)
+    span = again.between("ev-1", START, START + timedelta(minutes=4))
+    assert span.start_s.tolist() == [reading(n).start.timestamp() for n in range(4)]
 
 
 async def test_between_includes_a_span_that_began_before(open_readings: OpenReadings) -> None:
@@ -231,12 +245,13 @@ async def test_a_commit_that_fails_is_reported_and_forgotten(
         connection.execute("ALTER TABLE marks RENAME TO gone")
     connection.close()
     with pytest.raises(StoreError, match="could not be stored"):
-        await store.store([reading(1, sequence=1)])
+        await store.store([reading(1, sequence=1), reading(4, sequence=4)])
     with sqlite3.connect(tmp_path / "readings.db") as connection:
         connection.execute("ALTER TABLE gone RENAME TO marks")
     connection.close()
     both = [reading(0, sequence=0), reading(1, sequence=1)]
     assert await store.store(both) == both[1:]
+    assert store.gaps() == Gaps(missing={}, opened=0, closed=0)
 
 
 async def test_what_an_import_looks_up_is_read_by_the_key(postgres_server: PostgresServer) -> None:

@@ -77,7 +77,10 @@ class Site:
             broker, devices, clock=WallClock(), time_map=IdentityTime(), ack_timeout_s=5.0
         )
 
-    def device(self, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
+    def device(
+        self, will: aiomqtt.Will | None = None,
+        version: aiomqtt.ProtocolVersion = aiomqtt.ProtocolVersion.V5,
+    ) -> aiomqtt.Client:  # fmt: skip
         context = ssl.create_default_context(cafile=self.authority.certificate)
         login = {}
         if self.certificates:
@@ -86,9 +89,11 @@ class Site:
             login = {
                 "username": DEVICE, "password": password_of(self.folder / "flexway", DEVICE),
             }  # fmt: skip
+        five = version is aiomqtt.ProtocolVersion.V5
         return aiomqtt.Client(
             HOST, self.device_port, identifier=DEVICE, tls_context=context, timeout=5, will=will,
-            protocol=aiomqtt.ProtocolVersion.V5, clean_start=True, **login,
+            protocol=version, **({"clean_start": True} if five else {"clean_session": True}),
+            **login,
         )  # fmt: skip
 
 
@@ -142,19 +147,33 @@ def start(site: Site) -> subprocess.Popen[bytes]:
         return subprocess.Popen([binary, "-c", str(path)], stdout=log, stderr=log)
 
 
-@pytest.mark.parametrize("certificates", [False, True])
-async def test_a_device_is_driven_through_it(tmp_path: Path, certificates: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    ("certificates", "version"),
+    [
+        (False, aiomqtt.ProtocolVersion.V5),
+        (True, aiomqtt.ProtocolVersion.V5),
+        (False, aiomqtt.ProtocolVersion.V311),
+    ],
+)
+async def test_a_device_is_driven_through_it(
+    tmp_path: Path,
+    certificates: bool,  # noqa: FBT001 - a parameter of the test
+    version: aiomqtt.ProtocolVersion,
+) -> None:
     with shipped(tmp_path, certificates=certificates) as site:
-        adapter, ready = site.adapter(), asyncio.Event()
+        adapter, sink, ready = site.adapter(), ListSink(), asyncio.Event()
+        told = list[wire.Stored]()
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(adapter.run(ListSink(), ready=ready.set)),
-                tasks.create_task(obey(site)),
+                tasks.create_task(adapter.run(sink, ready=ready.set)),
+                tasks.create_task(obey(site, version, told)),
             ]
             await asyncio.wait_for(ready.wait(), 10)
             await eventually(lambda: adapter.connected(DEVICE), what="presence")
             outcomes = [o async for batch in adapter.issue([setpoint(DEVICE)]) for o in batch]
             assert [type(one) for one in outcomes] == [Applied]
+            await eventually(lambda: told == [wire.Stored(boot=1, through=0)], what="`stored`")
+            assert [(one.boot, one.sequence) for one in sink.readings] == [(1, 0)]
             for task in running:
                 task.cancel()
     log = (tmp_path / "mosquitto.log").read_text()
@@ -162,18 +181,26 @@ async def test_a_device_is_driven_through_it(tmp_path: Path, certificates: bool)
     assert [line for line in said if "run as root" not in line] == []
 
 
-async def obey(site: Site) -> None:
-    """A device that says yes to everything, in JSON."""
-    async with site.device() as client:
-        await client.subscribe(wire.topic(ORG, DEVICE, "command"), qos=1)
+async def obey(site: Site, version: aiomqtt.ProtocolVersion, told: list[wire.Stored]) -> None:
+    """A device that reports once and says yes to everything, in JSON."""
+    command_topic, answers = (wire.topic(ORG, DEVICE, kind) for kind in ("command", "ack"))
+    async with site.device(version=version) as client:
+        await client.subscribe(command_topic, qos=1)
+        await client.subscribe(wire.topic(ORG, DEVICE, "stored"), qos=1)
         online = b'{"v":1,"online":true}'
         await client.publish(wire.topic(ORG, DEVICE, "status"), online, qos=1, retain=True)
+        row = b'{"v":1,"boot":1,"readings":[[0,1500000000000000,60.0,-2000.0]],"oldest":0}'
+        await client.publish(wire.topic(ORG, DEVICE, "telemetry"), row, qos=1)
         async for message in client.messages:
+            if message.topic.value != command_topic:
+                told.append(wire.decode_stored(bytes(message.payload)))
+                continue
             command = wire.decode_command(bytes(message.payload))
-            properties = message.properties
-            assert properties is not None
+            if version is aiomqtt.ProtocolVersion.V5:
+                assert message.properties is not None
+                assert message.properties.ResponseTopic == answers
             answer = f'{{"v":1,"id":"{command.id}","status":"applied","power_w":{command.power_w}}}'
-            await client.publish(properties.ResponseTopic, answer.encode(), qos=1)
+            await client.publish(answers, answer.encode(), qos=1)
 
 
 async def test_a_message_beyond_the_profile_is_not_taken(tmp_path: Path) -> None:

@@ -179,3 +179,22 @@ async def test_a_command_waits_for_at_most_the_request_that_is_on_the_wire() -> 
         command_of = [n for n, unit in enumerate(units) if unit == BATTERY]
         assert len(units) == 20 + len(command_of)
         assert command_of == list(range(1, 1 + len(command_of)))
+
+
+async def test_a_command_among_polls_at_full_speed_waits_for_one_request_at_most() -> None:
+    """Polls are due as soon as they are done: the line is never idle, and yet the command's."""
+    async with site(telemetry_s=1e-6) as lab:
+        assert isinstance(await lab.issue(setpoint(1.0)), Applied)  # identity is known
+        async with polling(lab):
+            for number in range(2, 7):
+                heard = len(lab.server.requests)
+                await eventually(lambda: len(lab.server.requests) > heard + 20, what="polls")  # noqa: B023 - used at once
+                before = len(lab.server.requests)
+                came = await lab.issue(setpoint(float(number % 5), id=f"spt_{number}"))
+                assert isinstance(came, Applied)
+                command = [
+                    n for n, request in enumerate(lab.server.requests)
+                    if n >= before and lab.controls(request)
+                ]  # fmt: skip
+                assert command[0] <= before + 1
+                assert command == list(range(command[0], command[0] + len(command)))

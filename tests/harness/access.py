@@ -76,10 +76,11 @@ class Guarded:
 
 @contextmanager
 def guarded(
-    folder: Path, kind: str, devices: Sequence[str], *options: str, organisation: str = ORG
-) -> Iterator[Guarded]:
+    folder: Path, kind: str, devices: Sequence[str], *options: str, organisation: str = ORG,
+    mqtt: Mapping[str, Any] | None = None,
+) -> Iterator[Guarded]:  # fmt: skip
     out = folder / "access"
-    settings = settings_file(folder, dict.fromkeys(devices, organisation))
+    settings = settings_file(folder, dict.fromkeys(devices, organisation), mqtt)
     extra = ("--dynamic-security",) if kind == "dynamic" else ()
     done = run_acl(settings, out, *extra, *options)
     assert done.exit_code == 0, done.output

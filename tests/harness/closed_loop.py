@@ -20,6 +20,7 @@ from marketplace_core.commands import RevisePlan
 from marketplace_core.events import EmergencyStopped, OrderFact
 from marketplace_core.ports import Record
 from marketplace_core.verification.flags import FlagKind
+from marketplace_core.verification.reading import Reading
 from tests.harness.running_order import MINUTE, ORDER_ID, START, begun, profiles, reading
 
 
@@ -91,9 +92,10 @@ class Loop:
         self.asked = Asked(grants=grants)
         self.flags = Found()
         self.metrics = Metrics()
+        self.live = LiveState(profiles(), self.clock)
         self.tracker = Tracker(
             engine=engine, writer=cast("Writer", self.asked), intake=cast("Intake", self.asked),
-            live=LiveState(profiles(), self.clock), flags=cast("Flags", self.flags),
+            live=self.live, flags=cast("Flags", self.flags),
             profiles=profiles(), clock=self.clock, metrics=self.metrics,
         )  # fmt: skip
 
@@ -112,7 +114,11 @@ class Loop:
         """Readings of so many minutes in a row are stored, each when its minute is over."""
         for minute, kw in enumerate(powers, first):
             one = reading(device, minute, kw)
-            self.clock.happens[one.end].append(lambda one=one: self.tracker.stored([one]))
+            self.clock.happens[one.end].append(lambda one=one: self._stored(one))
+
+    def _stored(self, one: Reading) -> None:
+        self.live.update([one])
+        self.tracker.stored([one])
 
     async def run(self) -> list[RevisePlan]:
         with pytest.raises(Over):

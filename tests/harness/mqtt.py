@@ -48,8 +48,8 @@ def embedded(folder: Path, *arguments: str, lab: bool = True) -> Iterator[int]:
 class Mosquitto:
     """A broker that can be stopped and started again on the same port, as it was."""
 
-    def __init__(self, folder: Path, *settings: str, anonymous: bool = True) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, *settings: str, anonymous: bool = True, port: int = 0) -> None:
+        self.port = port or free_port()
         self._folder = folder
         lines = [
             f"listener {self.port} {HOST}",
@@ -77,6 +77,12 @@ class Mosquitto:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+
+    def kill(self) -> None:
+        """End it as a crash would: what it has not saved is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
 
     def reload(self) -> None:
         """Let it read its access files again."""

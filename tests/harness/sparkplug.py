@@ -43,10 +43,10 @@ def binding(
 
 def host(
     port: int, *devices: SparkplugDevice, answer_s: float = 2.0, rebirth_every_s: float = 0.3,
-    version: int = 5,
+    version: int = 5, **login: str,
 ) -> SparkplugAdapter:  # fmt: skip
     return SparkplugAdapter(
-        MqttBroker(host=HOST, port=port, client_id="gateway", version=version), devices,
+        MqttBroker(host=HOST, port=port, client_id="gateway", version=version, **login), devices,
         host_id=HOST_ID,
         clock=WallClock(), time_map=IdentityTime(), ack_timeout_s=answer_s,
         rebirth_every_s=rebirth_every_s,

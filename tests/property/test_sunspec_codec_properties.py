@@ -240,3 +240,15 @@ def test_any_chain_ends(answers: list[tuple[int, int] | None], before: int) -> N
     assert all(0 <= address <= 0x1_0000 - count for address, count in asked)
     ends = [found.address + found.length for found in chain.models]
     assert [found.address for found in chain.models[1:]] == ends[:-1]
+
+
+@given(st.integers(1, 2**64 - 2), st.integers(-10, 10))
+@settings(deadline=None)
+def test_energy_is_written_back_to_the_watt_hour_as_far_as_it_can_be_told(
+    count: int, scale: int
+) -> None:
+    model = load_model(714)
+    words = list(struct.unpack(">4H", struct.pack(">Q", count)))
+    value = count * 10**scale if scale >= 0 else count / 10**-scale
+    assume(scale >= 0 or count < 2**50)  # a double holds no more
+    assert encode(model, "DCWhInj", value, scale) == words

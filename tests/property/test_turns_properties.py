@@ -41,16 +41,16 @@ class Line:
         return True
 
     async def request(self, number: int, job: Job) -> None:
-        async def work() -> None:
-            assert self.on_the_wire == 0
-            self.on_the_wire += 1
-            self.log.append(("poll" if job.lane == POLL else "command", number))
-            try:
-                await ticks(job.lasts)
-            finally:
-                self.on_the_wire -= 1
-
-        await self.turns.hold(job.lane, self.pause, work)
+        if number % 2 or not self.turns.take(job.lane):
+            await self.turns.wait(job.lane, self.pause)
+        assert self.on_the_wire == 0
+        self.on_the_wire += 1
+        self.log.append(("poll" if job.lane == POLL else "command", number))
+        try:
+            await ticks(job.lasts)
+        finally:
+            self.on_the_wire -= 1
+            self.turns.pass_on()
 
     async def run(self, number: int, job: Job) -> None:
         await ticks(job.arrives)

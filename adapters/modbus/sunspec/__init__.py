@@ -9,6 +9,7 @@ from adapters.modbus.sunspec.definition import (
     END_MODEL,
     HEADER,
     MARKER,
+    MOST_REGISTERS,
     Model,
     NoMarkerError,
     Point,
@@ -18,17 +19,21 @@ from adapters.modbus.sunspec.definition import (
     load_model,
 )
 from adapters.modbus.sunspec.layout import layout
+from adapters.modbus.sunspec.pick import Picker, Place
 
 __all__ = [
     "BASES",
     "END_MODEL",
     "HEADER",
     "MARKER",
+    "MOST_REGISTERS",
     "SCALES",
     "Chain",
     "Found",
     "Model",
     "NoMarkerError",
+    "Picker",
+    "Place",
     "Point",
     "SunSpecError",
     "Value",

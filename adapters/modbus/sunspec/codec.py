@@ -33,14 +33,14 @@ def decode(model: Model, registers: Sequence[int]) -> dict[str, Value]:
     held = registers[: shape.size]
     fields = shape.packed.unpack(struct.pack(f">{len(held)}H", *held))
     values = {
-        name: _plain(kind, sentinel, field)
+        name: plain(kind, sentinel, field)
         for (name, kind, sentinel), field in zip(shape.fields, fields, strict=True)
     }
     raw = dict(values)
     for name, scale in shape.scaled:
         number = raw[name]
         if isinstance(number, int | float):
-            values[name] = _scaled(number, raw.get(scale) if isinstance(scale, str) else scale)
+            values[name] = scaled(number, raw.get(scale) if isinstance(scale, str) else scale)
     return values
 
 
@@ -48,11 +48,9 @@ def decode_raw(point: Point, words: Sequence[int]) -> Value:
     """One point without its scale factor; None when it holds its sentinel."""
     data = struct.pack(f">{len(words)}H", *words)
     if point.type == "string":
-        return _plain(point.type, None, data)
+        return plain(point.type, None, data)
     form = form_of(point.type)
-    return (
-        None if form is None else _plain(point.type, form[1], *struct.unpack(">" + form[0], data))
-    )
+    return None if form is None else plain(point.type, form[1], *struct.unpack(">" + form[0], data))
 
 
 def encode(model: Model, name: str, value: float | str, scale: int | None = None) -> list[int]:
@@ -96,7 +94,8 @@ def meaning(point: Point, value: Value) -> tuple[str, ...]:
     return (point.symbols[value],) if value in point.symbols else ()
 
 
-def _plain(kind: str, sentinel: int | None, field: float | bytes) -> Value:
+def plain(kind: str, sentinel: int | None, field: float | bytes) -> Value:
+    """A field of a type as a value, not scaled yet; None where it means that there is none."""
     if isinstance(field, bytes):
         return field.split(b"\0", 1)[0].decode("utf-8", errors="replace").strip() or None
     if field == sentinel or (kind.startswith("float") and not math.isfinite(field)):
@@ -106,7 +105,8 @@ def _plain(kind: str, sentinel: int | None, field: float | bytes) -> Value:
     return field
 
 
-def _scaled(number: float, exponent: Value) -> float | None:
+def scaled(number: float, exponent: Value) -> float | None:
+    """A number times ten to that power, exactly; None where it is no scale factor."""
     if not isinstance(exponent, int) or exponent not in SCALES:
         return None
     return number * _TEN[exponent] if exponent >= 0 else number / _TEN[-exponent]
@@ -142,4 +142,7 @@ def _number(model: Model, point: Point, value: float | str, scale: int | None) -
 def _unscaled(value: float, scale: int) -> int:
     if scale < 0:
         return round(value * _TEN[-scale])
-    return round(value / _TEN[scale]) if scale else round(value)
+    if isinstance(value, int):  # division would lose what a double does not hold
+        whole, rest = divmod(value, _TEN[scale])
+        return whole + round(rest / _TEN[scale]) if rest else whole
+    return round(value / _TEN[scale])

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from marketplace_core.errors import FlexwayError
+from adapters.modbus.errors import PointError
 
 MARKER: Final = (0x5375, 0x6E53)
 """'SunS', the two registers at a base address."""
@@ -23,10 +23,13 @@ BASES: Final = (40000, 50000, 0)
 END_MODEL: Final = 0xFFFF
 HEADER: Final = 2
 """Registers of a model's id and length."""
+MOST_REGISTERS: Final = 4_096
+"""Of one model, header included, that are read and laid out; what a unit claims beyond is left
+alone. The longest that are known in the field are a few hundred."""
 Value = float | int | str | None
 
 
-class SunSpecError(FlexwayError):
+class SunSpecError(PointError):
     """Registers that are no SunSpec, or a value that a point cannot hold."""
 
 

@@ -9,7 +9,14 @@ from typing import Final
 
 import msgspec
 
-from adapters.modbus.sunspec.definition import Group, Model, Point, load_model, scale_name
+from adapters.modbus.sunspec.definition import (
+    MOST_REGISTERS,
+    Group,
+    Model,
+    Point,
+    load_model,
+    scale_name,
+)
 
 _FORMATS: Final[Mapping[str, tuple[str, int | None]]] = {
     # type: (struct format, value that means "not implemented")
@@ -61,21 +68,23 @@ def layout(model: Model, registers: Sequence[int]) -> Layout:
 
     A count that is not implemented means as many as fit. What would lie beyond the
     registers is left out: an older revision of a model is shorter than its definition. What
-    lies beyond the definition is a newer revision's, and left alone.
+    lies beyond the definition is a newer revision's, and left alone; so is what lies beyond
+    MOST_REGISTERS.
     """
-    return _layout(model.id, len(registers), _counts(model, registers))
+    room = min(len(registers), MOST_REGISTERS)
+    return _layout(model.id, room, _counts(model, registers, room))
 
 
-def _counts(model: Model, registers: Sequence[int]) -> tuple[tuple[str, int], ...]:
+def _counts(model: Model, registers: Sequence[int], room: int) -> tuple[tuple[str, int], ...]:
     """Points that say how often a group repeats, as the device shows them."""
     found: list[tuple[str, int]] = []
     for name in _count_names(model.id):
         point = model.points[name]
-        if point.offset < len(registers):
+        if point.offset < room:
             shown = registers[point.offset]
             if shown != _FORMATS[point.type][1]:
                 # More than there are registers fits nowhere: it is the same layout.
-                found.append((name, min(shown, len(registers))))
+                found.append((name, min(shown, room)))
     return tuple(found)
 
 

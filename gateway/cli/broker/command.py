@@ -9,7 +9,13 @@ from typing import Final
 
 import click
 
-from adapters.mqtt.access import Login, device_login, gateway_login, monitor_login
+from adapters.mqtt.access import (
+    Login,
+    device_login,
+    edge_node_login,
+    gateway_login,
+    monitor_login,
+)
 from adapters.mqtt.asyncapi import document
 from config.certificates import common_name
 from config.loading import load_settings
@@ -78,7 +84,8 @@ def acl(
     """Write the broker's access rules and passwords, for the gateway and every MQTT device.
 
     A device may publish its own telemetry, ack and status and hear its own command and
-    stored; the gateway the other ends of them; nobody anything else. Passwords that exist
+    stored, a Sparkplug edge node (login GROUP.EDGE_NODE) what it and its devices say and its
+    own commands; the gateway the other ends of them; nobody anything else. Passwords that exist
     are kept; those of devices that left are taken away. New ones are written once, one
     file per device, into DIR/handout: take them to the devices, then delete them.
     """
@@ -135,12 +142,25 @@ def _logins(mqtt: MqttSettings, monitors: Sequence[str]) -> list[Login]:
             "mqtt.username is missing: the gateway needs a login of its own; give one, such as"
             " flexway-gateway, or a client_certificate whose CN is one"
         )
-    logins = [gateway_login(gateway), *(monitor_login(name) for name in monitors)]
-    logins += [device_login(device.organisation, device.device_id) for device in mqtt.devices]
-    # A device whose name is a client id of the gateway would end the gateway's session.
-    taken = {mqtt.client_id, f"{mqtt.client_id}-control"} - {gateway}
-    for login in logins:
-        if login.name in taken:
+    host_id = mqtt.sparkplug_host
+    nodes = list(
+        dict.fromkeys((d.group, d.edge_node) for d in mqtt.devices if d.dialect == "sparkplug")
+    )
+    logins = [
+        gateway_login(gateway, nodes=nodes, host_id=host_id),
+        *(monitor_login(name) for name in monitors),
+        *(
+            device_login(d.organisation, d.device_id)
+            for d in mqtt.devices
+            if d.dialect == "flexway"
+        ),
+        *(edge_node_login(group, edge_node, host_id) for group, edge_node in nodes),
+    ]
+    # A login whose name is a client id of the gateway, or begins like those of its commands, of
+    # Sparkplug and of its ingest workers, could end the gateway's session.
+    taken = {mqtt.client_id} - {gateway}
+    for number, login in enumerate(logins):
+        if login.name in taken or (number and login.name.startswith(f"{mqtt.client_id}-")):
             raise ConfigError(
                 f"{login.name!r} is the name of two logins, or a client id of the gateway:"
                 " give the device, the monitor or the gateway another one"
@@ -164,7 +184,8 @@ def _check_rotation(mqtt: MqttSettings, logins: Sequence[Login], rotate: Sequenc
     for name in rotate:
         if name not in names:
             raise click.BadParameter(
-                f"{name!r} is no login of these settings: give a device_id of [[mqtt.devices]]",
+                f"{name!r} is no login of these settings: give a device_id of [[mqtt.devices]], or"
+                " GROUP.EDGE_NODE",
                 param_hint="--rotate",
             )
         if name in _given(mqtt):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,12 +18,12 @@ from gateway.cli.demo.evidence import Evidence
 from gateway.cli.demo.figures import compose
 from gateway.cli.demo.script import Day, Script
 from gateway.cli.demo.settings import gateway_settings, make_tokens, nowhere, write_settings
+from gateway.cli.demo.simulator import Simulator
 from gateway.cli.demo.sockets import SocketWorld
 from gateway.cli.demo.virtual import VirtualWorld
 from gateway.cli.demo.world import Json, World
 from gateway.cli.report import write_report
 from gateway.cli.report_terminal import print_report
-from marketplace_core.errors import FlexwayError
 
 _SPOILED: Final = 1
 """Rows of the meter history that are wrong on purpose."""
@@ -41,7 +39,7 @@ _DAY: Final = date(2017, 7, 20)
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0),
               help="Seed of the simulated day.")  # fmt: skip
 @click.option(
-    "--speed", default=180.0, show_default=True, help="Market seconds per second of the wall."
+    "--speed", default=360.0, show_default=True, help="Market seconds per second of the wall."
 )
 @click.option(
     "--report", "report_dir", default=Path("report"), show_default=True,
@@ -107,42 +105,43 @@ class DemoRun:
         self._report_dir = report_dir
         self._seed = seed
         self._speed = speed
-        self._data = data
+        self._simulator = Simulator(folder, data)
         self._day = day
-        self._began = time.monotonic()
+        self._began, self._began_at = time.monotonic(), time.time()
 
     def run(self, *, lockstep: bool, dispatch: bool) -> dict[str, Any]:
         """Run everything; return the report. Children never outlive this."""
+        try:
+            return self._run(lockstep=lockstep, dispatch=dispatch)
+        finally:
+            self._simulator.abort()
+
+    def _run(self, *, lockstep: bool, dispatch: bool) -> dict[str, Any]:
         scenario = self._plan()
         tokens = make_tokens(scenario)
         world = self._virtual(scenario, tokens) if lockstep else self._sockets(scenario, tokens)
         try:
             self._say("starting devices and gateway")
             world.start()
-            script = Script(world, scenario, self._folder / "history.csv", self._say)
+            self._simulator.finish("history")
+            script = Script(world, scenario, self._simulator.history, self._say)
             day = script.run(dispatch=dispatch)
+            self._simulator.begin_counterfactual()
             report = self._compose(world, scenario, day, lockstep=lockstep)
         except BaseException:
             world.abort()
             raise
         exits = world.stop()
-        report["truth"] = self._judge(report)
+        self._say("comparing the settlement with what really happened")
+        report["truth"] = self._simulator.judge(report, self._report_dir)
         report["checks"] = state_checks(report, exits=exits, spoiled=_SPOILED)
         return report
 
     def _plan(self) -> Json:
+        """The day; its history is written while devices and gateway start."""
         self._say("planning the day from real homes and charging sessions")
-        folder = self._folder
-        data = ["--data", str(self._data)] if self._data else []
-        both = ["--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json")]
-        self._simulator(
-            "plan", "--seed", str(self._seed), "--day", self._day.isoformat(), *data,
-            "--out", str(folder / "scenario.json"), "--world", str(folder / "world.json"),
-        )  # fmt: skip
-        self._simulator(
-            "history", *both, "--spoil", str(_SPOILED_LINE), "--out", str(folder / "history.csv")
-        )
-        scenario: Json = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
+        scenario = self._simulator.plan(self._seed, self._day)
+        self._simulator.begin_history(_SPOILED_LINE)
         return scenario
 
     def _sockets(self, scenario: Json, tokens: dict[str, str]) -> World:
@@ -164,30 +163,12 @@ class DemoRun:
             "seed": self._seed, "speed": None if lockstep else self._speed,
             "transport": "lockstep" if lockstep else "sockets",
         }  # fmt: skip
-        return compose(Evidence(world, scenario, day), settings=settings)
 
-    def _judge(self, report: Json) -> Any:
-        """What really happened is for the simulator to compare: the gateway never reads it."""
-        self._say("comparing the settlement with what really happened")
-        folder = self._folder
-        (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
-        both = ["--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json")]
-        self._simulator("counterfactual", *both, "--out", str(folder / "counterfactual.jsonl"))
-        self._simulator(
-            "judge", *both, "--report", str(folder / "report.json"),
-            "--truth", str(self._report_dir),
-            "--counterfactual", str(folder / "counterfactual.jsonl"),
-            "--out", str(folder / "truth.json"),
-        )  # fmt: skip
-        return json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+        def elapsed(at: datetime) -> float | None:
+            seconds = world.seconds_until(at, self._began_at)
+            return None if seconds is None else round(seconds, 1)
 
-    def _simulator(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "firmware_sim", *arguments], capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise FlexwayError(f"firmware_sim {arguments[0]}: {done.stderr.strip()}")
+        return compose(Evidence(world, scenario, day), settings=settings, elapsed=elapsed)
 
     def _say(self, text: str) -> None:
         self._console.print(f"[dim]{time.monotonic() - self._began:5.1f} s[/] {text}")

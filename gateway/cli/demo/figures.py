@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,12 +13,16 @@ from gateway.cli.demo.first_told import first_reading, first_told
 from gateway.cli.demo.minutes import minute_means
 
 Json = Mapping[str, Any]
+Elapsed = Callable[[datetime], float | None]
 _LEAD_S = 1800.0
 _REBOUND_S = 3600.0
 
 
-def compose(evidence: Evidence, *, settings: Json) -> dict[str, Any]:
-    """Everything but `truth` and `checks`; `settings` says how the day was run."""
+def compose(evidence: Evidence, *, settings: Json, elapsed: Elapsed) -> dict[str, Any]:
+    """Everything but `truth` and `checks`; `settings` says how the day was run.
+
+    `elapsed`: wall seconds of the run until a market instant, None where time is virtual.
+    """
     market = evidence.scenario["market"]
     told = evidence.orders
     return {
@@ -32,7 +36,7 @@ def compose(evidence: Evidence, *, settings: Json) -> dict[str, Any]:
         "sellers": [dict(seller) for seller in evidence.scenario["sellers"]],
         "incidents": evidence.day.incidents,
         "awards": [row for name in evidence.day.needs for row in _awards(evidence, name)],
-        "orders": [_order(order) for order in told],
+        "orders": [_order(order, elapsed) for order in told],
         "setpoints": _counts(told),
         "devices": [row for order in told for row in _devices(evidence, order)],
         "windows": [row for order in told for row in _windows(order, rebound=False)],
@@ -59,7 +63,7 @@ def _awards(evidence: Evidence, event: str) -> list[dict[str, Any]]:
     ]
 
 
-def _order(told: Told) -> Json:
+def _order(told: Told, elapsed: Elapsed) -> Json:
     order = told.order["order"]
     revisions = [
         {"revision": each["fact"]["revision"], "at": each["at"], "reason": each["fact"]["reason"]}
@@ -71,7 +75,10 @@ def _order(told: Told) -> Json:
         "need_kw": told.need["need"]["kw"], "event": told.event["name"],
         "start": order["interval"]["start"], "end": order["interval"]["end"],
         "state": told.order["state"], "revisions": revisions,
-        "events": [{"kind": e["kind"], "at": e["at"]} for e in told.order["events"]],
+        "events": [
+            {"kind": e["kind"], "at": e["at"], "wall_s": elapsed(datetime.fromisoformat(e["at"]))}
+            for e in told.order["events"]
+        ],
     }  # fmt: skip
 
 

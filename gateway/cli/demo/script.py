@@ -21,6 +21,8 @@ _DOWN: Final = timedelta(minutes=3)
 """How long the gateway stays dead; a restart over sockets takes as long as it takes."""
 _PATIENCE: Final = timedelta(minutes=45)
 """Market time that something may be late."""
+_LAST: Final = timedelta(minutes=5)
+"""How long before the end of the day everything is measured."""
 
 
 @dataclass
@@ -50,11 +52,14 @@ class Script:
         self._register()
         for need in self._scenario["needs"]:
             self._auction(need)
+        self._say("the day begins")
+        self._world.begin()
         self._await_telemetry()
         for at, act in sorted(self._agenda(dispatch=dispatch), key=lambda each: each[0]):
             self._world.wait_until(at)
             act()
-        self._await_settled()
+        # Some of what was measured after the last order is still on its way.
+        self._world.wait_until(_instant(self._scenario["market"]["sim_end"]) - _LAST)
         return self.day
 
     def _agenda(self, *, dispatch: bool) -> list[tuple[datetime, Callable[[], None]]]:
@@ -64,6 +69,8 @@ class Script:
         for event in self._scenario["market"]["events"]:
             at = _instant(event["interval"]["start"]) - _AHEAD
             agenda.append((at, partial(self._order, event)))
+            over = _instant(event["interval"]["end"])
+            agenda.append((over, partial(self._await_settled, event)))
         for incident in self._scenario["incidents"]:
             agenda += self._incident(incident)
         return agenda
@@ -159,20 +166,16 @@ class Script:
             self._world.pause()
         raise FlexwayError(f"no telemetry from {', '.join(sorted(missing))}")
 
-    def _await_settled(self) -> None:
-        market = self._scenario["market"]
-        self._world.wait_until(_instant(market["sim_end"]) - timedelta(minutes=5))
-        deadline = _instant(market["sim_end"]) + _PATIENCE
-        for event in market["events"]:
-            order_id = self.day.orders.get(event["name"])
-            if order_id is None:
-                continue
-            wanted = next(n for n in self._scenario["needs"] if n["event"] == event["name"])
-            while (state := self._state(wanted["buyer"], order_id)) != "settled":
-                if state in {"rejected", "infeasible"} or self._world.now() > deadline:
-                    raise FlexwayError(f"order {order_id} is {state}")
-                self._world.pause()
-            self._say(f"{self._clock()} order {order_id} is settled")
+    def _await_settled(self, event: Json) -> None:
+        """An order that is over has its last window verified and paid within a while."""
+        order_id = self.day.orders[event["name"]]
+        wanted = next(n for n in self._scenario["needs"] if n["event"] == event["name"])
+        deadline = _instant(event["interval"]["end"]) + _PATIENCE
+        while (state := self._state(wanted["buyer"], order_id)) != "settled":
+            if state in {"rejected", "infeasible"} or self._world.now() > deadline:
+                raise FlexwayError(f"order {order_id} is {state}")
+            self._world.pause()
+        self._say(f"{self._clock()} order {order_id} is settled")
 
     def _state(self, buyer: str, order_id: str) -> str:
         state: str = self._world.client(buyer).get(f"/v1/orders/{order_id}")["state"]

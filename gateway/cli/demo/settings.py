@@ -22,7 +22,8 @@ class Timeline:
     """The demo's simulated time."""
 
     market_epoch: datetime
-    wall_epoch: float
+    begins_by: Path
+    """File that says when market time begins to run."""
     speed: float
 
 
@@ -101,7 +102,7 @@ def _time(timeline: Timeline | None) -> Json:
         return {}
     return {
         "market_epoch": timeline.market_epoch.isoformat(),
-        "wall_epoch": timeline.wall_epoch,
+        "begins_by": str(timeline.begins_by),
         "speed": timeline.speed,
     }
 

@@ -7,17 +7,15 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from config.beginning import awaited_time, begin
 from gateway.children import Child
 from gateway.cli.demo.lab_ca import LabCa
 from gateway.cli.demo.settings import Addresses, Timeline, gateway_settings, write_settings
 from gateway.cli.demo.world import Json
 from gateway.client import Client
-from marketplace_core.simtime import AffineTime, from_unix
 
-_HEAD_START_S: Final = 20.0
-"""Wall seconds for everything to start, and the market to be set up, before the devices run."""
 _HOST: Final = "127.0.0.1"
 _NAP_S: Final = 0.2
 _CHILD_PATIENCE_S: Final = 60.0
@@ -27,16 +25,17 @@ class SocketWorld:
     """Implements World over child processes on free loopback ports."""
 
     def __init__(
-        self, folder: Path, scenario: Json, tokens: Mapping[str, str], *, speed: float, truth: Path
-    ) -> None:
+        self, folder: Path, scenario: Json, tokens: Mapping[str, str], *, speed: float,
+        truth: Path,
+    ) -> None:  # fmt: skip
         """`truth` is the folder in which the devices write what really happened."""
         self._folder = folder
         self._scenario = scenario
         self._tokens = tokens
         self._truth = truth
         start = datetime.fromisoformat(scenario["market"]["sim_start"])
-        self._timeline = Timeline(start, time.time() + _HEAD_START_S, speed)
-        self._map = AffineTime(start, from_unix(self._timeline.wall_epoch), speed)
+        self._timeline = Timeline(start, folder / "begun", speed)
+        self._map = awaited_time(start, speed, self._timeline.begins_by)
         self._children: dict[str, Child] = {}
         self._clients: dict[str, Client] = {}
         self._url = ""
@@ -44,15 +43,18 @@ class SocketWorld:
         self._secret = folder / "fleet.secret"
 
     def start(self) -> None:
-        """Broker, devices, gateway, in this order."""
+        """Broker and devices side by side, then the gateway, which has to know their ports."""
+        broker_port = _free_port()
+        broker = self._child("broker", "gateway.broker", "--port", str(broker_port), "--lab")
         ca = LabCa(self._folder / "tls")
         ca.issue_server("vtn", _HOST)
         fingerprints = {
             site["id"]: ca.issue_client(site["ven_name"]) for site in self._scenario["sites"]
         }
-        broker_port = self._child("broker", "gateway.broker", "--port", "0", "--lab")["port"]
         vtn_port, uplink_port = _free_port(), _free_port()
-        modbus = self._devices(broker_port, vtn_port, uplink_port)
+        devices = self._devices(broker_port, vtn_port, uplink_port)
+        broker.wait_ready(_CHILD_PATIENCE_S)
+        modbus = devices.wait_ready(_CHILD_PATIENCE_S)["modbus"]
         where = Addresses(
             uplink_port, vtn_port, modbus, fingerprints, ca.folder, api_port=self._api_port
         )
@@ -60,6 +62,14 @@ class SocketWorld:
         write_settings(self._folder, settings)
         self.start_gateway()
         self._register_webhooks()
+
+    def begin(self) -> None:
+        """Let market time run, for devices and gateway alike."""
+        begin(self._timeline.begins_by, time.time())
+
+    def seconds_until(self, at: datetime, since: float) -> float | None:
+        """Wall seconds from a Unix instant to a market one."""
+        return self._map.to_wall(at).timestamp() - since
 
     def client(self, organisation: str) -> Client:
         """A connection to the gateway that runs now."""
@@ -93,7 +103,8 @@ class SocketWorld:
     def start_gateway(self) -> None:
         """Start the service and wait until it takes requests."""
         config = str(self._folder / "flexway.toml")
-        self._url = self._child("gateway", "gateway", "serve", "--config", config)["url"]
+        gateway = self._child("gateway", "gateway", "serve", "--config", config)
+        self._url = gateway.wait_ready(_CHILD_PATIENCE_S)["url"]
 
     def stop(self) -> Mapping[str, int]:
         """Ask every child to end, the last one first."""
@@ -116,17 +127,17 @@ class SocketWorld:
             part.write_text(answer["secret"], encoding="utf-8")
             part.replace(self._secret)
 
-    def _devices(self, broker_port: int, vtn_port: int, uplink_port: int) -> Any:
+    def _devices(self, broker_port: int, vtn_port: int, uplink_port: int) -> Child:
         folder, timeline = self._folder, self._timeline
         token = folder / "fleet.token"
         token.touch(0o600)
         fleets = self._scenario["fleets"]
         token.write_text(self._tokens[fleets[0]["seller"]] if fleets else "none", encoding="utf-8")
-        ready = self._child(
+        return self._child(
             "devices", "firmware_sim", "run",
             "--scenario", str(folder / "scenario.json"), "--world", str(folder / "world.json"),
             "--market-epoch", timeline.market_epoch.isoformat(),
-            "--wall-epoch", repr(timeline.wall_epoch), "--speed", repr(timeline.speed),
+            "--begins-by", str(timeline.begins_by), "--speed", repr(timeline.speed),
             "--broker-host", _HOST, "--broker-port", str(broker_port),
             "--uplink-port", str(uplink_port),
             "--vtn-url", f"https://{_HOST}:{vtn_port}/OpenADR2/Simple/2.0b",
@@ -135,15 +146,14 @@ class SocketWorld:
             "--tls", str(folder / "tls"), "--log", str(folder), "--truth", str(self._truth),
             ready_option="--ready",
         )  # fmt: skip
-        return ready["modbus"]
 
     def _child(
         self, name: str, module: str, *arguments: str, ready_option: str = "--ready-file"
-    ) -> Any:
+    ) -> Child:
         ready = str(self._folder / f"{name}.ready.json")
         child = Child(name, [module, *arguments, ready_option, ready], self._folder)
         self._children[name] = child
-        return child.wait_ready(_CHILD_PATIENCE_S)
+        return child
 
     def _forget_clients(self) -> None:
         for client in self._clients.values():

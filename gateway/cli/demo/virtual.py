@@ -73,6 +73,13 @@ class VirtualWorld:
         self._field = Field(self._pipe, self._clock)
         self.start_gateway()
 
+    def begin(self) -> None:
+        """Virtual time runs whenever somebody waits for it."""
+
+    def seconds_until(self, _at: datetime, _since: float) -> float | None:
+        """Virtual seconds are nobody's."""
+        return None
+
     def client(self, organisation: str) -> Client:
         """Calls the API in the process, within one instant."""
         if organisation not in self._clients:

@@ -16,7 +16,13 @@ class World(Protocol):
     """Devices, a gateway, and the time that passes."""
 
     def start(self) -> None:
-        """Start devices and gateway."""
+        """Start devices and gateway; market time stands."""
+
+    def begin(self) -> None:
+        """Let market time run: the day begins."""
+
+    def seconds_until(self, at: datetime, since: float) -> float | None:
+        """Wall seconds from a Unix instant to a market one; None where time is virtual."""
 
     def client(self, organisation: str) -> Client:
         """One organisation's access to the gateway that runs now."""

@@ -44,7 +44,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planned(folder: Path, data: Path | None, **options: Any) -> Json:
     quiet = Console(quiet=True)
     run = DemoRun(folder, quiet, folder, seed=1, speed=180.0, data=data, **options)
-    scenario: Json = run._plan()
+    scenario = dict(run._plan())
+    run._simulator.finish("history")
     return scenario
 
 

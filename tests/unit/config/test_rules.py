@@ -168,6 +168,11 @@ def test_what_is_only_unwise_is_a_warning(
     [
         ('market_epoch = "2026-01-01T00:00:00Z"', "go together"),
         ("wall_epoch = 1.0", "go together"),
+        ('begins_by = "begun"', "go together"),
+        (
+            'wall_epoch = 1.0\nmarket_epoch = "2026-01-01T00:00:00Z"\nbegins_by = "begun"',
+            "says already when time begins",
+        ),
         ('wall_epoch = 1.0\nmarket_epoch = "2026-01-01T00:00:00"', "has no time zone"),
     ],
 )

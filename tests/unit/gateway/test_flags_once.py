@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from gateway.flags import Flags
 from gateway.observability.metrics import Metrics
 from marketplace_core.verification.flags import Flag, FlagKind
+from tests.harness.clocks import eventually
 
 START = datetime(2026, 7, 20, 22, 0, tzinfo=UTC)
 
@@ -67,3 +71,40 @@ def test_outside_of_orders_it_is_said_again_after_a_while(clock: Clock) -> None:
     clock.at += timedelta(hours=1)
     find(flags, FlagKind.OFFLINE)
     assert len(said(flags)) == 2
+
+
+class CountingWriter:
+    """Runs transactions at once, on nothing, and remembers what each appended."""
+
+    def __init__(self) -> None:
+        self.units: list[list[str]] = []
+        self.connection = cast("Any", self)
+
+    async def transact(self, work: Callable[[Any], None]) -> None:
+        self.units.append([])
+        await asyncio.sleep(0)
+        work(self)
+
+    def append(self, _stream: str, fact: Any) -> Any:
+        self.units[-1].append(fact.flag.device_id)
+        return SimpleNamespace(shard=0, sequence=len(self.units[-1]))
+
+    def execute(self, _statement: Any) -> None:
+        """The row of the flag."""
+
+
+async def test_a_thousand_devices_that_go_at_once_do_not_cost_a_thousand_commits(
+    clock: Clock,
+) -> None:
+    writer = CountingWriter()
+    flags = Flags(writer=cast("Any", writer), clock=cast("Any", clock), profiles={},
+                  metrics=Metrics())  # fmt: skip
+    names = [f"ev-{number}" for number in range(1_000)]
+    for name in names:
+        find(flags, FlagKind.OFFLINE, device=name)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(flags.run())
+        await eventually(lambda: sum(map(len, writer.units)) == len(names), what="the findings")
+        running.cancel()
+    assert [name for unit in writer.units for name in unit] == names
+    assert len(writer.units) == 5, "and a command waits for two hundred at most"

@@ -91,6 +91,18 @@ def test_a_new_setpoint_ends_judging_by_the_old_one_until_it_is_applied() -> Non
     assert running.tracked["bat-1"].since == START + 5 * MINUTE
 
 
+def test_a_late_confirmation_says_nothing_about_a_newer_plan() -> None:
+    running = after(*begun())
+    newer = planned(START + 5 * MINUTE, revision=1)
+    half = tuple(
+        msgspec.structs.replace(each, power_kw=Kw(each.power_kw / 2)) for each in newer.allocations
+    )
+    hear(running, [issued("bat-1", revision=1)])  # of the plan before, still on its way
+    hear(running, [msgspec.structs.replace(newer, revision=2, allocations=half)])
+    hear(running, [applied("bat-1", at=START + 6 * MINUTE, revision=1)])
+    assert "bat-1" not in running.tracked
+
+
 def test_a_confirmation_of_what_was_never_planned_means_nothing() -> None:
     assert after(*accepted(), issued("bat-1"), applied("bat-1")).tracked == {}
     assert after(*accepted(), planned(), applied("bat-1")).tracked == {}

@@ -20,6 +20,7 @@ from tests.harness.running_order import (
     ORDER_ID,
     SPAN,
     START,
+    begun,
     issued,
     order,
     planned,
@@ -62,6 +63,20 @@ async def test_two_short_readings_make_one_finding_of_what_could_first_be_seen(l
     assert (clamps["since"], clamps["order_id"]) == (START, ORDER_ID)
     assert ignores["since"] == START + MINUTE
     assert ignores["evidence"] == "commanded 4.00 kW, measured 0.00 kW"
+
+
+async def test_a_reading_that_came_before_the_confirmation_was_committed_counts(
+    loop: Loop,
+) -> None:
+    told, confirmed = begun()[:-1], begun()[-1]
+    first_minute = loop.clock.happens[START + MINUTE]
+    first_minute.append(lambda: loop.hear(*told))
+    loop.measure("bat-1", 0, 0.0, 0.0)  # two of them, the second ends the second minute
+    first_minute.append(lambda: loop.hear(confirmed))
+    await loop.run()
+    (ignores,) = loop.flags.said
+    assert (ignores["device_id"], ignores["kind"]) == ("bat-1", FlagKind.IGNORES)
+    assert ignores["since"] == START
 
 
 async def test_one_short_reading_is_no_finding(loop: Loop) -> None:

@@ -25,7 +25,7 @@ async def cancelled_as_the_answer_comes(link: ModbusLink, task: asyncio.Task[Non
 
     def look() -> None:
         client = link._client
-        answer = client and getattr(client.ctx, "response_future", None)
+        answer = getattr(client, "answer", None)
         if answer is not None and answer.done() and not answer.cancelled():
             task.cancel()
             done.set()

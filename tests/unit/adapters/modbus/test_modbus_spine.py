@@ -126,7 +126,7 @@ async def test_late_answer_is_not_taken_for_the_next_one() -> None:
         assert isinstance(await lab.issue(setpoint()), Unreachable)
         lab.battery.faults.late_s = 0.0
         lab.meter.publish(power_kw=-1.25, imported_kwh=0, exported_kwh=0)
-        points = await lab.adapter._measured(lab.adapter._bound["meter-1"])
+        points = await lab.adapter._bound["meter-1"].unit.read(203)
         assert points["W"] == 1250  # this meter counts import as positive
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from adapters.modbus.link import ModbusLink
-from adapters.modbus.sunspec import SunSpecError, load_model
+from adapters.modbus.sunspec import MOST_REGISTERS, SunSpecError, load_model
 from adapters.modbus.unit import SunSpecUnit
 from firmware_sim.servers.modbus import ModbusServer, Unit
 
@@ -172,3 +172,12 @@ async def test_a_point_of_a_group_that_repeats_is_written_where_it_stands() -> N
         behind_fixed = image.places[705] + model.length
         # Curve 2 begins 18 registers after curve 1; its point 3 follows 10 registers and 2 points.
         assert image._registers[behind_fixed : behind_fixed + 36].index(95) == 18 + 10 + 2 * 2
+
+
+async def test_a_model_that_claims_to_be_endless_does_not_keep_its_neighbours_waiting() -> None:
+    image = Image((1, 68), (160, 20_000))
+    async with behind(image) as unit:
+        registers = await unit.registers(160)
+        assert len(registers) == MOST_REGISTERS
+        # a long model is read until its scale factors keep still
+        assert sum(count for _, count in image.reads) < 3 * MOST_REGISTERS

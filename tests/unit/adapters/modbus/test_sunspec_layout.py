@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.modbus.sunspec import (
+    MOST_REGISTERS,
     SunSpecError,
     decode,
     encode,
@@ -162,3 +163,12 @@ def test_definitions_say_their_tree() -> None:
     assert isinstance(root, Group)
     assert isinstance(root.points[0], Point)
     assert [inner.count for inner in root.groups] == ["NCrvSet"]
+
+
+@pytest.mark.parametrize("number", [160, 706, 711, 712, 714, 803])
+def test_more_registers_than_any_model_has_are_not_laid_out(number: int) -> None:
+    registers = [0xFFFF] * 0x1_0000
+    registers[:2] = [number, 0xFFFE]
+    shape = layout(load_model(number), registers)
+    assert shape.size <= MOST_REGISTERS
+    assert set(decode(load_model(number), registers)) <= set(shape.points)

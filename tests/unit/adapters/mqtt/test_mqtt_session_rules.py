@@ -171,3 +171,51 @@ async def test_garbage_ends_the_session() -> None:
     session.data_received(b"\xff\xff\xff\xff\xff\xff")
     assert "four bytes" in await session.lost
     assert seen.messages == []
+
+
+async def test_a_topic_that_is_said_again_gets_an_alias_within_what_the_broker_takes() -> None:
+    welcome = bytes.fromhex("2006000003220001")  # Topic Alias Maximum 1, section 3.2.2.3.8
+    session, wire, _ = await connected(welcome=welcome)
+    for topic in (b"a/1", b"a/2", b"a/1", b"a/1", b"a/2", b"a/2"):
+        session.tell(topic, b"x")
+    written = await wire.taken()
+    assert written.hex(" ") == bytes.fromhex(
+        "3007 0003612f31 00 78"  # said once: nothing is spent on it
+        "3007 0003612f32 00 78"
+        "300a 0003612f31 03230001 78"  # again: number 1 stands for it
+        "3007 0000 03230001 78"
+        "3007 0003612f32 00 78"  # the broker takes no second one
+        "3007 0003612f32 00 78"
+    ).hex(" ")
+    assert [each.topic for each in packets.Reader(5, 1_000, 1).feed(written)] == [  # type: ignore[union-attr]
+        b"a/1", b"a/2", b"a/1", b"a/1", b"a/2", b"a/2"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("welcome", ["2003000000", "2006000003220000"])
+async def test_a_broker_that_takes_no_alias_gets_none(welcome: str) -> None:
+    session, wire, _ = await connected(welcome=bytes.fromhex(welcome))
+    for _ in range(3):
+        session.publish(b"a/1", b"x")
+    assert (await wire.taken()).count(b"a/1") == 3
+
+
+async def test_the_brokers_aliases_are_understood_and_end_with_the_connection() -> None:
+    given = bytes.fromhex("300a0003612f6203230007 78")  # section 3.3.2.3.4
+    used = bytes.fromhex("3007 0000 03230007 79")
+    session, _, seen = await connected()
+    session.data_received(given + used)
+    assert [(one.topic, one.payload) for one in seen.messages] == [(b"a/b", b"x"), (b"a/b", b"y")]
+    again, _, nothing = await connected()
+    again.data_received(used)
+    assert (nothing.messages, await again.lost) == (
+        [], "the topic alias 7, which was never given a topic"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("alias", ["0000", "1001"])
+async def test_an_alias_that_was_not_allowed_ends_the_session(alias: str) -> None:
+    session, _, seen = await connected()
+    session.data_received(bytes.fromhex(f"300a 0003612f62 0323{alias} 78"))
+    assert "1 to 4096 are allowed" in await session.lost
+    assert seen.messages == []

@@ -198,3 +198,20 @@ def test_names_that_would_change_a_topic_are_refused(level: str) -> None:
         wire.topic("org", level, "command")
     with pytest.raises(ValueError, match="topic"):
         wire.topic(level, "dev", "command")
+
+
+@pytest.mark.parametrize(
+    ("organisation", "device"),
+    [
+        ("", "ev-1"),
+        ("org", ""),
+        ("o" * 129, "ev-1"),
+        ("org", "e" * 129),
+        ("org", "ev#"),
+        ("o+", "e"),
+    ],
+)
+def test_a_topic_that_could_not_be_answered_is_none_of_ours(organisation: str, device: str) -> None:
+    shard = f"{shard_of(device):02x}"
+    with pytest.raises(wire.WireError, match="names nobody"):
+        wire.split_topic(f"flexway/v1/{organisation}/{shard}/{device}/telemetry")

@@ -219,3 +219,9 @@ def test_noise_is_no_topic_and_no_state(data: bytes, name: str) -> None:
     for call in calls:
         with pytest.raises(WireError):
             call()
+
+
+@pytest.mark.parametrize("data", [b'{"a":' + b"[" * 4_000, b'{"a":"' + b"x" * 5_000 + b'"}'])
+def test_a_state_that_nests_deep_or_goes_on_and_on_is_malformed(data: bytes) -> None:
+    with pytest.raises(WireError):
+        decode_state(data)

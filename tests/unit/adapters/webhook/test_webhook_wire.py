@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,6 +24,7 @@ from adapters.webhook.wire import (
 )
 from marketplace_core.simtime import AffineTime
 from marketplace_core.units import Kw
+from tests.golden.webhook import test_webhook_golden as golden
 from tests.harness.clocks import IdentityTime
 from tests.harness.webhook import device, setpoint
 
@@ -204,3 +206,14 @@ def test_a_cancellation_has_an_id_of_its_own_and_stands_above_what_it_withdraws(
     assert undone.id != told.id
     assert undone.order > told.order
     assert delivery_id("whk_1", told.id) != delivery_id("whk_2", told.id)
+
+
+@pytest.mark.parametrize(
+    "field", ["issued_at", "start_time", "end_time", "valid_from", "valid_until"]
+)
+def test_a_time_without_an_offset_says_no_instant(field: str) -> None:
+    dispatch = encode(golden.asked())
+    naive = re.sub(rb'("%b":"[^"]*)Z"' % field.encode(), rb'\1"', dispatch)
+    assert naive != dispatch
+    with pytest.raises(WireError, match=field):
+        decode(naive)

@@ -1,0 +1,1 @@
+"""Devices that are not SunSpec, driven and read by a map of their registers."""

@@ -1,0 +1,1 @@
+"""Thousands of light devices in one process: vectorised physics, one connection each."""

@@ -1,0 +1,1 @@
+"""Generated and mutated frames for every codec; deterministic from a seed."""
