@@ -14,9 +14,9 @@ from pymodbus.framer import FramerType
 from pymodbus.pdu import DecodePDU
 from pymodbus.server import ModbusTcpServer
 
-from adapters.modbus.clients import _RtuFramer
 from adapters.modbus.lines import Line, SerialPort, Transport
 from adapters.modbus.link import LineLink, LinkError, UnitDown
+from adapters.modbus.rtu import _RtuFramer
 from marketplace_core.dispatch.setpoint import Applied, Unreachable
 from tests.harness.clocks import eventually
 from tests.harness.lab import free_port
