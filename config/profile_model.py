@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from config.settings import Section
+from config.sections import Section
 
 
 def _numbered(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Decisions have their three sections, tests that are named exist, the image keeps the rules."""
+"""Decisions have their sections, tests that are named exist, the image is built by the rules."""
 
 from __future__ import annotations
 
@@ -75,9 +75,12 @@ def missing_tests(text: str) -> set[str]:
     """Tests that a text names in code spans, by function or by file, and that do not exist."""
     files = set(re.findall(r"`(tests/[\w/]+\.py)`", text))
     functions = set(re.findall(r"`(test_\w+)`", text))
-    begins = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
-    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
-    defined = {name for source in sources for name in begins.findall(source)}
+    definition = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in definition.findall(path.read_text(encoding="utf-8"))
+    }
     return {name for name in files if not (ROOT / name).is_file()} | (functions - defined)
 
 

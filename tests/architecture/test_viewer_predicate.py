@@ -25,7 +25,7 @@ GUARDED = {
     "contracts_for": "the dry run has checked whose need it is",
     "called_by_others": "the dry run has checked whose need it is",
     "others_beside": "as above; which other orders there are is not told",
-    "assets_by_id": "of contracts of the buyer's own need",
+    "devices_of": "of contracts of the buyer's own need",
     "in_force": "summed up over a feeder, for buyers and operators",
     "ends_in_force": "only those of devices that were found through a viewer are shown",
     "client_by_id": "finds out who is asking",

@@ -80,8 +80,11 @@ class Verdict:
     faults: list[Fault] = field(default_factory=list)
 
 
-class HangError(Exception):
-    """A codec has used the processor for longer than any frame is worth."""
+class HangError(BaseException):
+    """A codec has used the processor for longer than any frame is worth.
+
+    No `except Exception` of the codec's may keep it.
+    """
 
 
 def batch(target: Target, seed: int, number: int) -> list[bytes]:
@@ -96,7 +99,7 @@ def run(
     target: Target, frames: int, seed: int, *, first: int = 0,
     mark: Mark = lambda _batch, _index: None, said: Callable[[int], None] = lambda _frames: None,
 ) -> Verdict:  # fmt: skip
-    """Feed `frames` frames, rounded up to whole batches; stops at the fifth fault.
+    """Feed `frames` frames, in whole batches; stops at the fifth fault or the first hang.
 
     `first`: the batch to begin with. `mark` is told of each frame before it is fed: whoever
     finds this process dead knows which one it was. `said` hears how many are done.
@@ -111,7 +114,8 @@ def run(
             restart()
             _feed(target, batch(target, seed, number), verdict, lambda at, n=number: mark(n, at))
             said(verdict.frames)
-            if len(verdict.faults) >= MOST_FAULTS:
+            hung = any(fault.kind == "hang" for fault in verdict.faults)
+            if hung or len(verdict.faults) >= MOST_FAULTS:
                 break
     if not verdict.faults and middle > first:
         _compare(target, verdict, held, seed, range(middle, last))
@@ -133,9 +137,7 @@ def _feed(
             pass
         except HangError:
             _blame(verdict, "hang", frame, f"no answer after {HANG_S:.0f} s of processor time")
-            signal.setitimer(signal.ITIMER_VIRTUAL, HANG_S)
-            before = clock()
-            continue
+            break
         except Exception as error:  # noqa: BLE001 - whatever else comes out is what is looked for
             _blame(verdict, "crash", frame, _words(error))
             before = clock()

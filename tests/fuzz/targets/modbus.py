@@ -1,7 +1,6 @@
 """Modbus: the registers of SunSpec models, the chain of models, and frames of either kind.
 
-Frames on the line are the library's business, but for `_RtuFramer`, which is ours: both are
-fed here, because what a device sends passes through both.
+Frames on TCP are cut by our own `frames`, those of RTU by the library's framer as we mend it.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import struct
 from typing import Any, Final
 
 from pymodbus.exceptions import ModbusException
-from pymodbus.framer import FramerSocket
 from pymodbus.pdu import DecodePDU
 
-from adapters.modbus.clients import _RtuFramer
+from adapters.modbus.frames import FrameError, join, split
+from adapters.modbus.rtu import _RtuFramer
 from adapters.modbus.sunspec import (
     SunSpecError,
     decode,
@@ -33,8 +32,7 @@ from tests.golden.sunspec.test_sunspec_golden import VECTORS
 from tests.harness.modbus_frames import crc16
 
 MODELS: Final = tuple(int(file.stem.removeprefix("model_")) for file in VECTORS)
-_DECODER: Final = DecodePDU(False)
-_FRAMERS: Final = (FramerSocket(_DECODER), _RtuFramer(_DECODER))
+_RTU: Final = _RtuFramer(DecodePDU(False))
 _UNIT: Final = 1
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
@@ -77,16 +75,26 @@ def chain(frame: bytes) -> bool:
 
 
 def frames(frame: bytes) -> bool:
-    """A stream from a device on TCP and on RTU: an answer, or an error of the library's own."""
-    understood = 0
-    for framer in _FRAMERS:
-        try:
-            used, found = framer.handleFrame(frame, _UNIT, 7)
-        except ModbusException:
-            continue
-        assert 0 <= used <= len(frame)
-        understood += found is not None
-    return understood > 0
+    """A stream from a device on TCP and on RTU: an answer, or an error that says so."""
+    return _on_tcp(frame) | _on_rtu(frame)
+
+
+def _on_tcp(stream: bytes) -> bool:
+    try:
+        found, rest = split(stream)
+    except FrameError:
+        return False
+    assert b"".join(join(*each) for each in found) + rest == stream
+    return bool(found)
+
+
+def _on_rtu(stream: bytes) -> bool:
+    try:
+        used, found = _RTU.handleFrame(stream, _UNIT, 7)
+    except ModbusException:
+        return False
+    assert 0 <= used <= len(stream)
+    return found is not None
 
 
 def some_registers(rng: random.Random) -> bytes:

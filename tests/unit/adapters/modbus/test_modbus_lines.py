@@ -11,10 +11,12 @@ import msgspec
 import pytest
 from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
 from pymodbus.framer import FramerType
+from pymodbus.pdu import DecodePDU
 from pymodbus.server import ModbusTcpServer
 
 from adapters.modbus.lines import Line, SerialPort, Transport
 from adapters.modbus.link import LineLink, LinkError, UnitDown
+from adapters.modbus.rtu import _RtuFramer
 from marketplace_core.dispatch.setpoint import Applied, Unreachable
 from tests.harness.clocks import eventually
 from tests.harness.lab import free_port
@@ -150,3 +152,14 @@ def test_a_line_is_told_by_its_socket_or_its_device() -> None:
     assert Line(transport="rtu", serial=port).key == ("/dev/ttyUSB0", 0)
     assert Line(host="10.0.0.1", port=502).key == ("10.0.0.1", 502)
     assert Line(transport="rtu", serial=port).name == "/dev/ttyUSB0"
+
+
+@pytest.mark.parametrize("noise", [b"\xff", b"\x08", b"\xff\xff\x00\x00\x00", b"\x01"])
+def test_noise_without_end_is_thrown_away_and_the_answer_before_it_is_found(noise: bytes) -> None:
+    framer = _RtuFramer(DecodePDU(False))
+    answer = bytes.fromhex("110306022b00000064c8ba")
+    used, found = framer.handleFrame(noise * 60_000, 0x11, 0)
+    assert (found, used >= 60_000 * len(noise) - 512) == (None, True)
+    used, found = framer.handleFrame(answer + noise * 60_000, 0x11, 0)
+    assert found is not None
+    assert (used, found.registers) == (len(answer), [0x022B, 0, 0x64])
