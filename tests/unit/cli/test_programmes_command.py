@@ -34,7 +34,9 @@ def test_the_index_holds_every_programme_that_was_asked_for_with_its_source() ->
 
 
 def test_list_narrows_by_country_word_and_technology() -> None:
-    answer = run("list", "--country", "US", "--text", "vermont", "--technology", "battery", "--json")
+    answer = run(
+        "list", "--country", "US", "--text", "vermont", "--technology", "battery", "--json"
+    )
     assert [each["id"] for each in json.loads(answer.output)] == ["gmp_byod_vt"]
 
 

@@ -136,7 +136,8 @@ def test_a_smaller_share_never_earns_more(share: float, kw: float, amount: int) 
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"id": "two words"}, "id"), ({"country": "usa"}, "country"), ({"currency": "$"}, "currency"),
+        ({"id": "two words"}, "id"), ({"country": "usa"}, "country"),
+        ({"currency": "$"}, "currency"),
         ({"sources": ()}, "sources"), ({"url": "http://a"}, "url"), ({"season": (0,)}, "season"),
         ({"season": (5, 5)}, "season"), ({"first_hour": 16}, "first_hour"),
         ({"minimum_kw": 9.0, "maximum_kw": 1.0}, "minimum_kw"), ({"notice_h": 0.0}, "notice_h"),
