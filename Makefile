@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help venv demo test days lint bench lock clean
+.PHONY: help venv demo test days fuzz lint bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ test: venv ## all tests; installs mosquitto, redis, postgresql, chromium, strace
 
 days: venv ## twenty seeds of the day in virtual time, judged against the truth: make days ARGS="21 40"
 	$(BIN)/python -m tests.days $(ARGS)
+
+fuzz: venv ## a million generated and mutated frames for each codec: make fuzz ARGS="--seed 7"
+	$(BIN)/python -m tests.fuzz --frames 1000000 --each $(ARGS)
 
 lint: venv ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
