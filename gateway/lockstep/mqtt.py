@@ -51,26 +51,29 @@ class LockstepMqtt(LockstepAdapter):
 
 
 class _Messages:
+    """One session with the broker for the whole day: whoever acknowledges is always the same."""
+
     def __init__(self, inbound: Inbound) -> None:
         self._inbound = inbound
+        self._left: set[int] = set()
+        self._done = asyncio.Event()
 
     async def arrived(self, frames: Sequence[Frame]) -> None:
         """Return once all of them are dealt with."""
         if not frames:
             return
-        left = set(range(1, len(frames) + 1))
-        done = asyncio.Event()
-
-        def acknowledge(mids: Sequence[int]) -> None:
-            left.difference_update(mids)
-            if not left:
-                done.set()
-
+        self._left = set(range(1, len(frames) + 1))
+        self._done.clear()
         self._inbound.take(
             [
                 Publish(frame["topic"].encode(), frame["payload"], mid, again=False)
                 for mid, frame in enumerate(frames, start=1)
             ],
-            acknowledge,
+            self._acknowledge,
         )
-        await done.wait()
+        await self._done.wait()
+
+    def _acknowledge(self, mids: Sequence[int]) -> None:
+        self._left.difference_update(mids)
+        if not self._left:
+            self._done.set()

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, cast, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Text, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 
@@ -20,7 +20,7 @@ def among(
     """The condition that `column` holds one of `values`, on SQLite and PostgreSQL."""
     listed = msgspec.json.encode(list(values)).decode()
     if connection.dialect.name == "postgresql":
-        elements = func.jsonb_array_elements_text(cast(listed, JSONB)).column_valued("listed")
+        elements = func.jsonb_array_elements_text(cast(literal(listed, Text), JSONB)).column_valued("listed")
         return column.in_(select(elements))
     rows = func.json_each(listed).table_valued("value")
     return column.in_(select(rows.c.value))
