@@ -16,6 +16,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from gateway.store.engine import migrate, snapshot
 from gateway.store.journal import Journal, read_after, read_heads, read_streams
+from gateway.store.market import devices_of
 from gateway.store.registry import every_asset, save_assets
 from gateway.store.roots import RootLog, load_or_create_key, load_public_key, read_roots
 from gateway.store.tables import dead_letters, idempotency, journal, journal_heads, metadata
@@ -370,3 +371,20 @@ async def test_the_migrations_make_the_tables_that_the_code_declares(database: D
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, metadata) == []
         assert connection.scalar(select(func.count()).select_from(idempotency)) == 0
+
+
+async def test_any_number_of_keys_is_looked_up_at_once(
+    database: Database, start_writer: StartWriter
+) -> None:
+    """SQLite takes 32,766 parameters in a statement: a contract may have more assets."""
+    names = [f"ast-{number:05d}" for number in range(40_000)]
+    some = [
+        Asset(id=name, organisation="org_s", feeder="F-1", technology="battery",
+              devices=(f"dev-{name}",), meter=f"m-{name}", measurement_point="site_net", up_kw=5.0)
+        for name in names[::4_000]
+    ]  # fmt: skip
+    writer = start_writer()
+    await writer.transact(lambda tx: save_assets(tx.connection, some))
+    with database.open().connect() as connection:
+        assert devices_of(connection, names) == [f"dev-{each.id}" for each in some]
+        assert devices_of(connection, ["'); --", "\\", '"']) == []
