@@ -14,7 +14,7 @@ from pymodbus.framer import FramerType
 from pymodbus.pdu import DecodePDU
 from pymodbus.server import ModbusTcpServer
 
-from adapters.modbus.clients import _RtuFramer
+from adapters.modbus.clients import _RtuFramer, _SocketFramer
 from adapters.modbus.lines import Line, SerialPort, Transport
 from adapters.modbus.link import LineLink, LinkError, UnitDown
 from marketplace_core.dispatch.setpoint import Applied, Unreachable
@@ -163,3 +163,15 @@ def test_noise_without_end_is_thrown_away_and_the_answer_before_it_is_found(nois
     used, found = framer.handleFrame(answer + noise * 60_000, 0x11, 0)
     assert found is not None
     assert (used, found.registers) == (len(answer), [0x022B, 0, 0x64])
+
+
+def test_thousands_of_frames_that_nobody_waits_for_are_thrown_away() -> None:
+    framer = _SocketFramer(DecodePDU(False))
+    answer = bytes.fromhex("00070000000511030200 05".replace(" ", ""))
+    stray = bytes.fromhex("00060000000511030200 09".replace(" ", ""))
+    used, found = framer.handleFrame(stray * 3 + answer, 0x11, 7)
+    assert found is not None
+    assert (used, found.registers) == (4 * len(answer), [5])
+    assert framer.handleFrame(stray * 20_000, 0x11, 7) == (20_000 * len(stray), None)
+    used, found = framer.handleFrame(answer + stray * 20_000, 0x11, 7)
+    assert (used, found is not None) == (len(answer), True)
