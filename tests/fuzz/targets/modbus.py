@@ -1,6 +1,6 @@
 """Modbus: the registers of SunSpec models, the chain of models, and frames of either kind.
 
-Frames on the line are the library's business, but for `_RtuFramer`, which is ours: both are
+Frames on the line are the library's business, but for what `clients` puts in front of it: both are
 fed here, because what a device sends passes through both.
 """
 
@@ -13,10 +13,9 @@ import struct
 from typing import Any, Final
 
 from pymodbus.exceptions import ModbusException
-from pymodbus.framer import FramerSocket
 from pymodbus.pdu import DecodePDU
 
-from adapters.modbus.clients import _RtuFramer
+from adapters.modbus.clients import _RtuFramer, _SocketFramer
 from adapters.modbus.sunspec import (
     SunSpecError,
     decode,
@@ -34,7 +33,7 @@ from tests.harness.modbus_frames import crc16
 
 MODELS: Final = tuple(int(file.stem.removeprefix("model_")) for file in VECTORS)
 _DECODER: Final = DecodePDU(False)
-_FRAMERS: Final = (FramerSocket(_DECODER), _RtuFramer(_DECODER))
+_FRAMERS: Final = (_SocketFramer(_DECODER), _RtuFramer(_DECODER))
 _UNIT: Final = 1
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
