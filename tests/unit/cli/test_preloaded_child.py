@@ -34,7 +34,7 @@ def kind(
     (tmp_path / "a_script_of_a_test.py").write_text(SCRIPT)
     monkeypatch.setenv("FLEXWAY_TOLD", "by the environment")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     found: type[Child] = request.param
     return found
 
