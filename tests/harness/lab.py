@@ -18,6 +18,7 @@ from typing import Any
 from config.writing import to_toml
 from gateway.children import Child
 from gateway.client import Client
+from tests.harness.preloaded import PreloadedChild
 
 HOST = "127.0.0.1"
 ROLES = {"org_buyer": "buyer", "org_seller": "seller", "org_operator": "operator"}
@@ -126,7 +127,7 @@ class Lab:
     ) -> Child:  # fmt: skip
         """Start a service; `wait`: and return once its API answers."""
         ready = self.folder / "gateway.ready.json"
-        child = Child(
+        child = PreloadedChild(
             "gateway",
             [module, *arguments, "--config", str(self.settings_file), "--ready-file", str(ready)],
             self.folder,

@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 
-from gateway.children import Child
 from tests.harness import unwilling
 from tests.harness.lab import Lab, contract, free_port, mosquitto, next_period, wait_for
+from tests.harness.preloaded import PreloadedChild
 
 SPEED = 120.0
 MINUTES = 5
@@ -172,7 +172,7 @@ def street(folder: Path, **options: Any) -> Iterator[Street]:
     vtn_port = free_port(lasting=True)
     with mosquitto(folder) as broker_port:
         ready = folder / "devices.ready.json"
-        devices = Child(
+        devices = PreloadedChild(
             "devices",
             ["tests.harness.devices", "--broker-port", str(broker_port),
              "--vtn-port", str(vtn_port), "--report-s", str(REPORT_S),
