@@ -29,8 +29,8 @@ test: venv ## all tests; installs mosquitto, redis, postgresql, chromium, strace
 days: venv ## twenty seeds of the day in virtual time, judged against the truth: make days ARGS="21 40"
 	$(BIN)/python -m tests.days $(ARGS)
 
-fuzz: venv ## a million generated and mutated frames for each codec: make fuzz ARGS="--seed 7"
-	$(BIN)/python -m tests.fuzz --frames 1000000 --each $(ARGS)
+fuzz: venv ## a million generated and mutated frames over all codecs; for each: make fuzz ARGS="--each"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: venv ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

@@ -20,7 +20,8 @@ def among(
     """The condition that `column` holds one of `values`, on SQLite and PostgreSQL."""
     listed = msgspec.json.encode(list(values)).decode()
     if connection.dialect.name == "postgresql":
-        elements = func.jsonb_array_elements_text(cast(literal(listed, Text), JSONB)).column_valued("listed")
+        parsed = cast(literal(listed, Text), JSONB)
+        elements = func.jsonb_array_elements_text(parsed).column_valued("listed")
         return column.in_(select(elements))
     rows = func.json_each(listed).table_valued("value")
     return column.in_(select(rows.c.value))
