@@ -166,7 +166,7 @@ def test_texts_among_the_properties_are_passed_over() -> None:
 @pytest.mark.parametrize("five", [True, False], ids=["5", "3.1.1"])
 def test_what_the_gateways_codec_sends_a_device_understands(*, five: bool) -> None:
     version = gateways.V5 if five else gateways.V311
-    properties = {gateways.MESSAGE_EXPIRY: 5, gateways.CORRELATION: b"spt"} if five else None
+    properties = gateways.message_properties(expiry_s=5.0, correlation=b"spt")
     sent = gateways.publish(b"a/command", b"payload", mid=9, version=version,
                             properties=properties)  # fmt: skip
     sent += gateways.publish(b"a/stored", b"told", mid=0, version=version)
