@@ -17,6 +17,8 @@ _RESTARTS: Final[dict[str, tuple[str, ...]]] = {
     "none": (),
 }  # fmt: skip
 """Writes that may restart each kind of lease."""
+_WRITES_ONE: Final = 6
+"""The function that writes one register (MODBUS Application Protocol V1.1b3, section 6.6)."""
 _ONE_REGISTER: Final = ("uint16", "int16", "bitfield16", "enum16")
 
 
@@ -54,7 +56,7 @@ def _writable(
             location=at, message=f"{name} cannot be written and read back",
             remedy="it has to be a holding register with access: read_write",
         )  # fmt: skip
-    if profile.write_function == 6 and entry.type not in _ONE_REGISTER:  # noqa: PLR2004
+    if profile.write_function == _WRITES_ONE and entry.type not in _ONE_REGISTER:
         yield Finding(
             location=at, message=f"{name} ({entry.type}) takes more than function 6 writes",
             remedy="function 6 writes one register: set write_function: 16 if the device knows it",

@@ -32,6 +32,7 @@ from firmware_sim.options import EXISTING, FILE, FOLDER
 from marketplace_core.errors import ConfigError
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_LAST_PORT: Final = 65_535
 _COUNT: Final = click.IntRange(1, 100_000)
 _EPOCH_US: Final = 1_500_000_000_000_000
 """Unix microseconds at which a fleet in virtual time starts."""
@@ -157,7 +158,7 @@ def modbus_command(
     if _said(population, scenario, seed, dry_run=dry_run):
         return
     ports = -(-units // units_per_port)
-    if first_port and first_port + ports > 65_536:  # noqa: PLR2004 - the last port and one
+    if first_port and first_port + ports - 1 > _LAST_PORT:
         raise ConfigError(f"{ports} ports from {first_port} on end behind 65535: begin lower")
     allow_open_files(ports * (1 + masters))
     with Stats(stats) as figures:

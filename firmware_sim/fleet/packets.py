@@ -28,6 +28,9 @@ _LENGTH_BYTES: Final = 4
 _CLEAN, _WILL, _WILL_QOS1, _WILL_RETAIN = 0x02, 0x04, 0x08, 0x20
 _PASSWORD, _USERNAME = 0x40, 0x80
 _SESSION_EXPIRY: Final = 0x11
+_TWO_BYTES: Final = 2
+"""Flags and code of a CONNACK; the identifier of an acknowledgement."""
+_USER_PROPERTY: Final = 0x26
 _RECEIVE_MAXIMUM: Final = 0x21
 _MAXIMUM_PACKET: Final = 0x27
 _CONNACK_SIZES: Final = {
@@ -121,7 +124,7 @@ def message(frame: Frame, *, five: bool) -> Message:
 def welcome(frame: Frame, *, five: bool) -> Welcome:
     """Read a CONNACK (section 3.2). Raises: FrameError."""
     body = frame.body
-    if len(body) < 2:  # noqa: PLR2004 - flags and code
+    if len(body) < _TWO_BYTES:
         raise FrameError("a CONNACK that ends too early")
     most = _receive_maximum(body) if five else 65_535
     return Welcome(bool(body[0] & 1), body[1], most)
@@ -129,7 +132,7 @@ def welcome(frame: Frame, *, five: bool) -> Welcome:
 
 def acknowledged(frame: Frame) -> int:
     """Packet identifier of a PUBACK or SUBACK. Raises: FrameError."""
-    if len(frame.body) < 2:  # noqa: PLR2004 - an identifier
+    if len(frame.body) < _TWO_BYTES:
         raise FrameError("an acknowledgement that ends too early")
     return int.from_bytes(frame.body[:2], "big")
 
@@ -218,7 +221,7 @@ def _receive_maximum(body: bytes) -> int:
         if name in _CONNACK_SIZES:
             at += _CONNACK_SIZES[name]
         else:  # texts, and pairs of them
-            for _ in range(2 if name == 0x26 else 1):  # noqa: PLR2004 - user property
+            for _ in range(2 if name == _USER_PROPERTY else 1):
                 at += 2 + int.from_bytes(body[at : at + 2], "big")
     return 65_535
 

@@ -84,7 +84,8 @@ def make_shards(
     if workers:
         listeners = [adapter.reported, *stored]
         watch = ShardWatch(lambda: living(engine), basis.metrics)
-        assert isinstance(basis.readings, PostgresReadings)  # noqa: S101 - checked above
+        if not isinstance(basis.readings, PostgresReadings):
+            raise TypeError("readings behind an address are in PostgreSQL")
         following = Following(
             engine, live=live, flags=flags, stored=listeners, missing=basis.readings.heed
         )

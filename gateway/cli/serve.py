@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -128,52 +129,56 @@ async def run_service(
     make: Callable[[Settings], Application] = build,
 ) -> None:
     """Make the service, run it, stop it cleanly on SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signal()
     application = make(settings)
     settle()
-    supervisor = systemd()
 
     def started() -> None:
         _log.info("serving", url=application.url)
-        if ready_file is not None:
-            _write_ready(ready_file, application.url)
+        _write_ready(ready_file, application.url)
 
-    async with asyncio.TaskGroup() as tasks:
-        beside = [
-            tasks.create_task(supervisor.feed_watchdog(lambda: application.writer.alive)),
-            tasks.create_task(_say_stopping(supervisor, stop)),
-        ]
+    supervisor = systemd()
+    async with _supervised(supervisor, stop, lambda: application.writer.alive):
         await application.run(stop, started, lambda: supervisor.ready(f"serving {application.url}"))
-        for task in beside:
-            task.cancel()
-    _log.info("stopped")
 
 
 async def run_worker(
     settings: Settings, ready_file: Path | None, shards: ShardRange, port: int | None
 ) -> None:
     """Run an ingest worker until SIGTERM or SIGINT."""
+    stop = _stop_signal()
+    worker = build_worker(settings, shards, port)
+    settle()
+
+    def started() -> None:
+        _log.info("taking_in", shards=str(shards), url=worker.url)
+        _write_ready(ready_file, worker.url)
+
+    supervisor = systemd()
+    async with _supervised(supervisor, stop, lambda: worker.readings.alive):
+        await worker.run(stop, started, lambda: supervisor.ready(f"taking in shards {shards}"))
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    worker = build_worker(settings, shards, port)
-    supervisor = systemd()
+    return stop
 
-    def started() -> None:
-        _log.info("taking_in", shards=str(shards), url=worker.url)
-        if ready_file is not None:
-            _write_ready(ready_file, worker.url)
 
+@asynccontextmanager
+async def _supervised(
+    supervisor: Systemd, stop: asyncio.Event, alive: Callable[[], bool]
+) -> AsyncIterator[None]:
+    """Feed systemd's watchdog while `alive`, and say when it stops."""
     async with asyncio.TaskGroup() as tasks:
         beside = [
-            tasks.create_task(supervisor.feed_watchdog(lambda: worker.readings.alive)),
+            tasks.create_task(supervisor.feed_watchdog(alive)),
             tasks.create_task(_say_stopping(supervisor, stop)),
         ]
-        await worker.run(stop, started, lambda: supervisor.ready(f"taking in shards {shards}"))
+        yield
         for task in beside:
             task.cancel()
     _log.info("stopped")
@@ -184,7 +189,9 @@ async def _say_stopping(supervisor: Systemd, stop: asyncio.Event) -> None:
     supervisor.stopping()
 
 
-def _write_ready(ready_file: Path, url: str) -> None:
+def _write_ready(ready_file: Path | None, url: str) -> None:
+    if ready_file is None:
+        return
     partial = ready_file.with_suffix(".partial")
     partial.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
     partial.replace(ready_file)

@@ -15,6 +15,7 @@ The sum is divided by the portfolio's kW. Nothing is discounted, no cost is take
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
@@ -26,6 +27,8 @@ from marketplace_core.programmes.programme import AUCTIONED, Payment, PaymentKin
 from marketplace_core.units import Direction, Kw, Kwh
 
 _CENT: Final = Decimal("0.01")
+_HOURS_A_YEAR: Final = 8784
+"""Of a leap year."""
 _KWH_OF_MWH: Final = 1000.0
 
 
@@ -101,13 +104,14 @@ def compare(
 def check(portfolio: Portfolio, assumptions: Assumptions) -> None:
     """Refuse what gives no figure. Raises RejectedError."""
     for field, value, rule, fine in (
-        ("kw", portfolio.kw, "a portfolio is above 0 kW", portfolio.kw > 0),
+        ("kw", portfolio.kw, "a portfolio is above 0 kW", 0 < portfolio.kw < math.inf),
         ("devices", portfolio.devices, "at least one device", portfolio.devices >= 1),
-        ("stored_kwh", portfolio.stored_kwh, "0 kWh or more", portfolio.stored_kwh >= 0),
+        ("stored_kwh", portfolio.stored_kwh, "0 kWh or more",
+         0 <= portfolio.stored_kwh < math.inf),
         ("delivered_share", assumptions.delivered_share, "a share lies between 0 and 1",
          0 <= assumptions.delivered_share <= 1),
         ("event_hours", assumptions.event_hours, "hours of a year",
-         0 <= (assumptions.event_hours or 0) <= 8784),  # noqa: PLR2004
+         0 <= (assumptions.event_hours or 0) <= _HOURS_A_YEAR),
     ):  # fmt: skip
         if not fine:
             raise RejectedError(f"{value}", field=field, rule=rule)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
@@ -15,7 +16,9 @@ from marketplace_core.errors import RejectedError
 from marketplace_core.provenance import Confidence, Source
 from marketplace_core.units import Direction, Kw
 
-MONTHS = 12
+MONTHS: Final = 12
+_HOURS_A_DAY: Final = 24
+_LONGEST_ID: Final = 64
 
 
 class PaymentKind(enum.Enum):
@@ -162,7 +165,8 @@ def _terms(one: Programme) -> list[tuple[str, str, str]]:
 
 
 def _plain(name: str) -> bool:
-    return 0 < len(name) <= 64 and name.replace("_", "").isalnum() and name.isascii()  # noqa: PLR2004
+    fits = 0 < len(name) <= _LONGEST_ID
+    return fits and name.isascii() and name.replace("_", "").isalnum()
 
 
 def _code(text: str, letters: int) -> bool:
@@ -172,4 +176,4 @@ def _code(text: str, letters: int) -> bool:
 def _hours(first: int | None, last: int | None) -> bool:
     if first is None or last is None:
         return first is last
-    return 0 <= first < last <= 24  # noqa: PLR2004 - hours of a day
+    return 0 <= first < last <= _HOURS_A_DAY

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from adapters.modbus.control import Control
+from adapters.modbus.frames import WRITE_ONE
 from adapters.modbus.link import COMMAND, POLL, LineLink
 from adapters.modbus.reads import ReadLimits, ReadPlanError, Span, plan_reads
 from adapters.modbus.registers.codec import Value, decode, encode
@@ -144,7 +145,7 @@ class RegisterUnit:
             try:
                 await self.link.write(
                     self.number, address, words, connection=prepared.connection,
-                    single=self.device.write_function == 6,  # noqa: PLR2004 - the function's number
+                    single=self.device.write_function == WRITE_ONE,
                 )  # fmt: skip
             finally:
                 self._asked()
