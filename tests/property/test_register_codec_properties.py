@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapters.modbus.registers.codec import decode, encode
@@ -46,6 +46,7 @@ def test_registers_survive_a_value(point: DevicePoint, data: st.DataObject) -> N
 
 
 @given(POINTS, st.floats(allow_nan=True, allow_infinity=True))
+@example(DevicePoint(address=0, type="int16", scale=0.001), 1.797693134862316e305)
 def test_any_number_is_encoded_or_refused(point: DevicePoint, value: float) -> None:
     try:
         registers = encode(point, value)

@@ -44,10 +44,10 @@ def encode(point: DevicePoint, value: float) -> list[int]:
         RegisterError: they cannot hold it, or it would read as "not available".
     """
     form = FORMATS.get(point.type)
-    if form is None or not math.isfinite(value):
-        raise RegisterError(f"a {point.type} at {point.address} cannot hold {value!r}")
     plain = point.type in _CODES or (point.scale == 1.0 and not point.offset)
     raw = value if plain else (value - point.offset) / point.scale
+    if form is None or not math.isfinite(raw):  # a huge value divided by its scale is no number
+        raise RegisterError(f"a {point.type} at {point.address} cannot hold {value!r}")
     number: float | int = raw if point.type in _FLOATS else round(raw)
     try:
         data = struct.pack(">" + form, number)
